@@ -1,0 +1,327 @@
+"""The control link between application server (AS) and relay: every command, reply and event, as typed values.
+
+The AS dials, says `Hello` first, and then opens groups and adds legs; the relay reports what becomes of them.
+On the wire each value is one AMP box with a name and a JSON body (`protocols.control_amp`). An AMP value ends at
+64 KiB, so `List` is paged: at most `PAGE_LEGS` rows and `PAGE_BYTES` a page.
+
+Rules: a leg's and a group's commands are idempotent by id (the same `OpenGroup` again gives the same answer);
+a group belongs to the AS that opened it; `epoch` numbers the broadcasts of one channel, and a command that names
+an older one is refused with `stale-epoch`, so that nothing late touches a new broadcast.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from protocols.net import Address
+
+VERSION = 1
+PAGE_LEGS = 200
+PAGE_BYTES = 32 * 1024
+MAX_BODY_BYTES = 60 * 1024
+
+MediaKind = Literal["audio", "video"]
+ErrorCode = Literal[
+    "bad-request",
+    "denied",
+    "version",
+    "not-owner",
+    "unknown-group",
+    "unknown-leg",
+    "stale-epoch",
+    "limit",
+    "unsupported",
+]
+
+
+class ControlError(ValueError):
+    """A command refused by the relay, or a body that is not what its name promises."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code: ErrorCode = code
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSpec:
+    """One medium of a leg, as negotiated by the AS. Directions are the relay's: it `sends`, it `receives`."""
+
+    kind: MediaKind
+    codec: str
+    payload_type: int
+    clock_rate: int
+    sends: bool
+    receives: bool
+    rtp: Address
+    """Where the peer's SDP says it wants RTP; trusted only as far as the latching rules allow."""
+    rtcp: Address
+    fmtp: str = ""
+    rtcp_mux: bool = False
+    ice: bool = False
+    """The peer does connectivity checks: nothing is sent to it before an authenticated one."""
+    remote_ufrag: str = ""
+    feedback: tuple[str, ...] = ()
+    """RTCP feedback the peer announced, e.g. "nack pli", "ccm fir" (RFC 4585, RFC 5104)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegSpec:
+    """A leg the AS asks for. `client_address` is the peer's signalling address, the other one latching may trust."""
+
+    leg_id: str
+    number: str
+    client_address: str
+    media: tuple[MediaSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LegMedia:
+    """Where one medium of a leg lives on the relay (advertised addresses) and the credentials of its join."""
+
+    kind: MediaKind
+    rtp: Address
+    rtcp: Address
+    ufrag: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LegInfo:
+    """What the relay reserved for a leg: put into the SDP answer by the AS."""
+
+    leg_id: str
+    media: tuple[LegMedia, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First on every connection. `epoch` grows with each start of the AS; `token` is the shared secret."""
+
+    as_id: str
+    epoch: int
+    token: str = field(repr=False)
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class HelloReply:
+    """`instance` changes with every start of the relay: a new one means that its groups are gone."""
+
+    relay_id: str
+    instance: str
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGroup:
+    """Create the group with its source leg. Answered by `LegInfo`."""
+
+    group_id: str
+    epoch: int
+    leg: LegSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceSource:
+    """The same subscriber dialled again within the grace: a new source leg takes over. Answered by `LegInfo`."""
+
+    group_id: str
+    epoch: int
+    leg: LegSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AddViewer:
+    """Add a sink leg. Answered by `LegInfo`."""
+
+    group_id: str
+    epoch: int
+    leg: LegSpec
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLeg:
+    """New negotiation for an existing leg (hold, address change). Answered by `LegInfo`."""
+
+    group_id: str
+    epoch: int
+    leg: LegSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLeg:
+    """The leg's call is over. Removing an unknown leg is no error."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseGroup:
+    """Stop the media of all legs and forget the group. Closing an unknown group is no error."""
+
+    group_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKeyframe:
+    """Ask the source for a keyframe, within the relay's coalescing limits."""
+
+    group_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimGroup:
+    """Take over a group whose owner is gone (orphan), by the AS that now holds its lease."""
+
+    group_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListLegs:
+    """The caller's own legs, after the given `(group_id, leg_id)` cursor. Answered by `LegPage`."""
+
+    after: tuple[str, str] = ("", "")
+    limit: int = PAGE_LEGS
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer to commands that return nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegRow:
+    """One leg in a listing; ages in seconds, None before the first authentic packet."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    role: Literal["source", "sink"]
+    joined: bool
+    lost: bool
+    silent_for: float | None
+    packets: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class LegPage:
+    """A page of legs in `(group_id, leg_id)` order; `next` is the cursor to go on with, None at the end."""
+
+    rows: tuple[LegRow, ...]
+    next: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LegJoined:
+    """Every accepted m-line of the leg had an authenticated, nominated check (or latched, for a phone without ICE)."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegLost:
+    """Nothing authentic from this leg for `leg_timeout`, or its consent ran out."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegBack:
+    """A lost leg is heard again."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeWanted:
+    """The source understands neither PLI nor FIR: ask it by SIP INFO (RFC 5168)."""
+
+    group_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStarted:
+    """First media packet of the group's source (per kind): the broadcast is on the air."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    kind: MediaKind
+
+
+@dataclass(frozen=True, slots=True)
+class GroupClosed:
+    """The relay closed the group on its own (orphaned too long, failure)."""
+
+    group_id: str
+    epoch: int
+    cause: str
+
+
+Command = (
+    Hello
+    | OpenGroup
+    | ReplaceSource
+    | AddViewer
+    | UpdateLeg
+    | RemoveLeg
+    | CloseGroup
+    | RequestKeyframe
+    | ClaimGroup
+    | ListLegs
+)
+Reply = HelloReply | LegInfo | LegPage | Done
+Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | GroupClosed
+Value = Command | Reply | Event
+
+_TYPES: dict[str, type[Any]] = {kind.__name__: kind for union in (Command, Reply, Event) for kind in union.__args__}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _TYPES.items()}
+V = TypeVar("V")
+
+
+def encode(value: Value) -> tuple[str, bytes]:
+    """Name and JSON body of one value; `ControlError` when it would not fit an AMP box."""
+    name = type(value).__name__
+    body: bytes = _ADAPTERS[name].dump_json(value)
+    if len(body) > MAX_BODY_BYTES:
+        raise ControlError("limit", f"{name} of {len(body)} bytes exceeds {MAX_BODY_BYTES}")
+    return name, body
+
+
+def decode(name: str, body: bytes) -> Value:
+    """The value behind name and body; `ControlError` for anything else."""
+    adapter = _ADAPTERS.get(name)
+    if adapter is None:
+        raise ControlError("unsupported", f"no such control message: {name[:40]!r}")
+    if len(body) > MAX_BODY_BYTES:
+        raise ControlError("limit", f"{name} of {len(body)} bytes exceeds {MAX_BODY_BYTES}")
+    try:
+        value: Value = adapter.validate_json(body)
+    except ValidationError as error:
+        # Only where and what kind of error: the offending input may hold a password.
+        where = ", ".join(f"{'.'.join(map(str, e['loc']))} {e['type']}" for e in error.errors()[:3])
+        raise ControlError("bad-request", f"{name}: {where}") from None
+    return value
+
+
+def expect(value: Value, kind: type[V]) -> V:
+    """`value` when it is of the kind the protocol calls for; `ControlError` otherwise."""
+    if not isinstance(value, kind):
+        raise ControlError("bad-request", f"expected {kind.__name__}, got {type(value).__name__}")
+    return value

@@ -1,0 +1,105 @@
+"""What the service logic asks of the outside world, as typing protocols; implemented elsewhere, wired by `dialcast`.
+
+Every write returns only after it is durable: what has been acknowledged to a caller survives a kill -9.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from protocols.records import Binding, Broadcast, Diversions, Forwarding, Overlay, StoredDialog, Subscriber
+
+
+class Credentials(Protocol):
+    """Who may authenticate, and with what."""
+
+    async def find(self, aor: str) -> Subscriber | None:
+        """The subscriber with this address of record, or None."""
+        ...
+
+
+class Location(Protocol):
+    """The location service of RFC 3261 section 10: bindings by address of record."""
+
+    async def bindings(self, aor: str, now: float) -> Sequence[Binding]:
+        """Bindings that have not expired at `now` (Unix seconds), best q first."""
+        ...
+
+    async def replace(self, aor: str, put: Sequence[Binding], drop: Sequence[str]) -> None:
+        """Add or refresh the bindings in `put` (keyed by contact) and remove the contacts in `drop`, atomically."""
+        ...
+
+
+class DiversionSettings(Protocol):
+    """Communication diversion (TS 24.604): the user's own CFU, and the broadcast overlay above it."""
+
+    async def get(self, aor: str) -> Diversions:
+        """The settings of `aor`; empty when it has none."""
+        ...
+
+    async def set_own(self, aor: str, forwarding: Forwarding | None) -> None:
+        """Write or (None) erase the user's own CFU."""
+        ...
+
+    async def set_overlay(self, aor: str, overlay: Overlay) -> None:
+        """Put the broadcast's forwarding above the user's own."""
+        ...
+
+    async def clear_overlay(self, aor: str, epoch: int | None = None) -> None:
+        """Withdraw the overlay (only if it belongs to `epoch`, when given)."""
+        ...
+
+    async def overlays(self) -> Sequence[tuple[str, Overlay]]:
+        """All overlays, so that a starting server can remove those without a live group."""
+        ...
+
+
+class Broadcasts(Protocol):
+    """Which channels are live and who owns them; a channel is claimed atomically."""
+
+    async def claim(self, broadcast: Broadcast, now: float) -> Broadcast | None:
+        """Claim the channel. None: it is ours now. Else: the live claim that stands (lease not run out)."""
+        ...
+
+    async def next_epoch(self, channel: str) -> int:
+        """A number larger than every epoch this channel ever had, durable."""
+        ...
+
+    async def update(self, broadcast: Broadcast) -> None:
+        """Rewrite the claim of this channel and epoch (state, lease, media); nothing if another epoch stands."""
+        ...
+
+    async def release(self, channel: str, epoch: int) -> None:
+        """Remove the claim of this epoch."""
+        ...
+
+    async def get(self, channel: str) -> Broadcast | None:
+        """The claim that stands for the channel, or None."""
+        ...
+
+    async def all(self) -> Sequence[Broadcast]:
+        """Every claim that stands."""
+        ...
+
+
+class Dialogs(Protocol):
+    """Confirmed dialogs, so that a restarted server holds its calls again."""
+
+    async def save(self, dialog: StoredDialog) -> None:
+        """Insert or rewrite one dialog."""
+        ...
+
+    async def delete(self, dialog_id: str) -> None:
+        """Forget one dialog."""
+        ...
+
+    async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:
+        """All dialogs of one application server."""
+        ...
+
+
+class Secrets(Protocol):
+    """Server-held secrets, e.g. the nonce key, made once and kept."""
+
+    async def secret(self, name: str) -> bytes:
+        """The 32-byte secret of this name, created at first use."""
+        ...
