@@ -1,1 +1,6 @@
-"""."""
+"""The broadcast service behind the service number.
+
+`service` the calls (go live, watch) and the operator's view; `group` what is known of one broadcast and its viewers;
+`ending` loss, grace and the orderly end; `recovery` holding everything again after a restart or a lost relay;
+`media` offer and answer; `relay_link` the control link to the relay; `operator` the Unix socket of `dialcast live`.
+"""

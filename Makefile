@@ -1,0 +1,39 @@
+# dialcast: `make demo` shows it working, `make test` proves it. Both set up everything they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help install tools test lint demo clean
+help:
+	@echo "make demo     set up and show a live broadcast by phone call (report in demo-out/)"
+	@echo "make test     set up and run the tests"
+	@echo "make lint     ruff and mypy --strict"
+	@echo "make install  Python dependencies into $(VENV), nothing else"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dialcast needs Python 3.11 or newer; this is $$($(PYTHON) -V)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install python3-venv" >&2; exit 1; }
+	@echo "installing Python dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[phone,test]'
+	@touch $@
+
+# Debian's test tools: installed through apt where we are root, named in one line where we are not.
+tools:
+	@sh tests/system/debian_tools.sh
+
+test: install tools
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+demo: install
+	$(BIN)/dialcast demo
+
+clean:
+	rm -rf $(VENV) demo-out .cache build *.egg-info

@@ -1,0 +1,205 @@
+"""The AS's end of the control link: dials the relay, says hello, calls it, hears its events, dials again.
+
+AMP over TCP (Twisted) as declared in `protocols.control_amp`; values are those of `protocols.control`. If the link
+drops, calls in progress go on; the listener reconciles when it is up again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from twisted.internet import endpoints, protocol, reactor, ssl
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.protocol import connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from protocols.control import (
+    VERSION,
+    Command,
+    ControlError,
+    Done,
+    Event,
+    Hello,
+    HelloReply,
+    LegPage,
+    LegRow,
+    ListLegs,
+    Reply,
+    Value,
+    decode,
+    encode,
+    expect,
+)
+from protocols.control_amp import ControlCall, RefusedError
+from protocols.net import Address
+from provisioning.config import ControlConfig
+
+CALL_TIMEOUT = 3.0
+"""Seconds a command may take before the relay counts as unavailable for it."""
+REDIAL_DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds between attempts to reach the relay; the last one repeats."""
+
+log = structlog.get_logger()
+R = TypeVar("R", bound=Reply)
+
+
+class RelayUnavailable(Exception):
+    """The relay cannot be reached, or did not answer in time."""
+
+
+class RelayListener(Protocol):
+    """Who is told what the relay reports."""
+
+    async def relay_up(self, relay: HelloReply) -> None:
+        """The link stands (again)."""
+        ...
+
+    def relay_down(self) -> None:
+        """The link is gone; it is being dialled again."""
+        ...
+
+    def relay_event(self, event: Event) -> None:
+        """Something happened to a leg or a group."""
+        ...
+
+
+class _Wire(amp.AMP):
+    """One connection; thin, as AMP does framing, matching and errors."""
+
+    def __init__(self, on_value: Callable[[Value], None], on_lost: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_value = on_value
+        self._on_lost = on_lost
+
+    @ControlCall.responder  # type: ignore[untyped-decorator]  # Twisted's AMP is untyped
+    def called(self, name: str, body: bytes) -> dict[str, Any]:
+        """An event from the relay; always acknowledged, what is malformed is logged and dropped."""
+        try:
+            self._on_value(decode(name, body))
+        except ControlError as error:
+            log.warning("relay.malformed", error=str(error))
+        reply_name, reply = encode(Done())
+        return {"name": reply_name, "body": reply}
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """The relay is gone."""
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._on_lost()
+
+
+class RelayLink:
+    """A link to one relay that is kept up until `stop`."""
+
+    def __init__(self, address: Address, hello: Hello, listener: RelayListener, config: ControlConfig) -> None:
+        self.address = address
+        self.relay: HelloReply | None = None
+        self._hello = hello
+        self._listener = listener
+        self._config = config
+        self._wire: _Wire | None = None
+        self._lost = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin dialling; returns at once."""
+        self._runner = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Hang up the link; the relay keeps its groups for `orphan_grace`."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+        self._drop()
+
+    @property
+    def up(self) -> bool:
+        """True while the link stands and the relay has accepted our hello."""
+        return self.relay is not None
+
+    async def call(self, command: Command, kind: type[R]) -> R:
+        """One command and its reply. `RelayUnavailable` without a relay, `ControlError` when it refuses."""
+        if not self.up:
+            raise RelayUnavailable(f"no relay at {self.address}")
+        return await self._exchange(command, kind)
+
+    async def legs(self) -> list[LegRow]:
+        """All legs this AS owns on the relay, page by page."""
+        rows: list[LegRow] = []
+        after: tuple[str, str] | None = ("", "")
+        while after is not None:
+            page = await self.call(ListLegs(after=after), LegPage)
+            rows.extend(page.rows)
+            after = page.next
+        return rows
+
+    async def _exchange(self, command: Command, kind: type[R]) -> R:
+        if self._wire is None:
+            raise RelayUnavailable(f"no relay at {self.address}")
+        name, body = encode(command)
+        wire: Any = self._wire  # AMP is untyped
+        call: Deferred[dict[str, Any]] = wire.callRemote(ControlCall, name=name, body=body)
+        try:
+            answer = await asyncio.wait_for(call.asFuture(asyncio.get_running_loop()), CALL_TIMEOUT)
+        except RefusedError as error:
+            code, _, text = str(error).partition(": ")
+            raise ControlError(code, text) from None  # type: ignore[arg-type]  # codes of a newer relay pass through
+        except (TimeoutError, ConnectionClosed, CancelledError, amp.RemoteAmpError, amp.ProtocolSwitched) as error:
+            raise RelayUnavailable(f"{name} to {self.address}: {type(error).__name__}") from error
+        return expect(decode(answer["name"], answer["body"]), kind)
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._connect()
+            except (ConnectError, OSError, RelayUnavailable, ControlError) as error:
+                level = log.warning if attempt == len(REDIAL_DELAYS) else log.debug
+                level("relay.unreachable", relay=str(self.address), error=str(error) or type(error).__name__)
+                self._drop()
+                await asyncio.sleep(REDIAL_DELAYS[min(attempt, len(REDIAL_DELAYS) - 1)])
+                attempt += 1
+                continue
+            attempt = 0
+            await self._lost.wait()
+            self._drop()
+            log.warning("relay.down", relay=str(self.address))
+            self._listener.relay_down()
+
+    async def _connect(self) -> None:
+        self._lost.clear()
+        lost = self._lost
+        factory = protocol.Factory.forProtocol(lambda: _Wire(self._heard, lost.set))
+        dialling: Deferred[_Wire] = self._endpoint().connect(factory)
+        self._wire = await dialling.asFuture(asyncio.get_running_loop())
+        transport: Any = self._wire.transport
+        transport.setTcpKeepAlive(True)
+        reply = await self._exchange(self._hello, HelloReply)
+        if reply.version != VERSION:
+            raise ControlError("version", f"relay speaks version {reply.version}, this server {VERSION}")
+        self.relay = reply
+        log.info("relay.up", relay=str(self.address), relay_id=reply.relay_id)
+        await self._listener.relay_up(reply)
+
+    def _endpoint(self) -> Any:
+        host, port = self.address
+        plain: Any = endpoints.HostnameEndpoint(reactor, host, port, timeout=CALL_TIMEOUT)
+        if self._config.tls_certificate is None or self._config.tls_key is None or self._config.tls_ca is None:
+            return plain
+        own = ssl.PrivateCertificate.loadPEM(
+            self._config.tls_certificate.read_bytes() + b"\n" + self._config.tls_key.read_bytes()
+        )
+        authority = ssl.Certificate.loadPEM(self._config.tls_ca.read_bytes())
+        return endpoints.wrapClientTLS(ssl.optionsForClientTLS(host, authority, own), plain)
+
+    def _heard(self, value: Value) -> None:
+        if isinstance(value, Event):
+            self._listener.relay_event(value)
+
+    def _drop(self) -> None:
+        self.relay = None
+        if self._wire is not None and self._wire.transport is not None:
+            self._wire.transport.abortConnection()
+        self._wire = None
