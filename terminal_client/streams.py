@@ -1,7 +1,7 @@
-"""What signalling and media tell each other: our ports, the far end's answer, the options, the events. Plain values.
+"""What signalling and media tell each other: our ports, the far end's answer, options, events. Plain values.
 
-`MediaSession` (media.py) opens local ports as `LocalMedia`, signalling offers them, and hands the answer back as
-`RemoteMedia`. Times are seconds of CLOCK_MONOTONIC, comparable between processes of one machine.
+`MediaSession` (media.py) opens local ports as `LocalMedia`, signalling offers them, and hands the answer
+back as `RemoteMedia`. Times are seconds of CLOCK_MONOTONIC, comparable between processes of one machine.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
 
 
 class JoinError(Exception):
-    """The relay never answered our authenticated STUN checks, or refused them; the text says which m-line and why."""
+    """The relay never answered our authenticated STUN checks, or refused them; the text says on which m-line."""
 
 
 class SourceError(Exception):
@@ -46,8 +46,8 @@ class LocalMedia:
 class RemoteStream:
     """One accepted m-line of the far end's description.
 
-    `direction` is ours, already seen from this terminal (a viewer's is "recvonly"). `ufrag` and `password` are None where
-    the far end knows no ICE: then there is nothing to join and media simply goes to `address`.
+    `direction` is ours, already seen from this terminal (a viewer's is "recvonly"). `ufrag` and `password` are None
+    where the far end knows no ICE: then there is nothing to join and media simply goes to `address`.
     """
 
     address: Address
@@ -87,7 +87,7 @@ class MediaOptions:
     cameras: tuple[str, ...] = ("synthetic",)
     """Sources to switch between: `synthetic`, a video file, or an OpenCV device index such as `0`."""
     microphone: str = "synthetic"
-    """`synthetic` (a tone), `none` (silence), `device` or a device's name or index, or an audio file, looped."""
+    """`synthetic` (a tone), `none` (silence), `device` a device's name or index, or an audio file."""
     width: int = 352
     height: int = 288
     fps: int = 15
@@ -122,7 +122,7 @@ class FirstPicture:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The picture caught up: it was shown as fast as it came, for the first time with no backlog to replay."""
+    """The picture caught up: for the first time it was shown as it came, with no backlog to replay."""
 
     at: float
 
