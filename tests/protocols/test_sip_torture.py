@@ -1,0 +1,136 @@
+"""The 49 torture messages of RFC 4475: the valid ones are accepted, and none gets past the parser's one error."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from protocols.sip.errors import BadRequest, SipParseError
+from protocols.sip.message import Message, Request, Response, check_request, make_response, parse_message
+from protocols.sip.views import View
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = Path(os.environ.get("DIALCAST_CORPUS", ROOT.parent / "shared" / "corpora")) / "rfc4475"
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+NAMES = words("""badaspec badbranch baddate baddn badinv01 badvers bcast bext01 bigcode clerr cparam01 cparam02 dblreq
+    esc01 esc02 escnull escruri insuf intmeth inv2543 invut longreq ltgtruri lwsdisp lwsruri lwsstart mcl01 mismatch01
+    mismatch02 mpart01 multi01 ncl noreason novelsc quotbal regaut01 regbadct regescrt scalar02 scalarlg sdp01 semiuri
+    transports trws unkscm unksm2 unreason wsinv zeromf""")
+VALID = words("""wsinv intmeth esc01 escnull esc02 lwsdisp longreq dblreq semiuri transports mpart01 unreason
+    noreason""")
+FOR_THE_APPLICATION = words("""badbranch unkscm novelsc unksm2 bext01 invut regaut01 bcast zeromf cparam01 cparam02
+    regescrt sdp01 inv2543""")
+ANSWERED_400 = words("""insuf multi01 mcl01 badinv01 clerr ncl scalar02 quotbal ltgtruri lwsruri escruri regbadct
+    mismatch01 mismatch02""")
+VIEWS = [name for kind in (Message, Request) for name, value in vars(kind).items() if isinstance(value, View)]
+
+
+def read(name: str) -> bytes:
+    if not CORPUS.is_dir():
+        message = f"the RFC 4475 messages are not at {CORPUS}; set DIALCAST_CORPUS to where they are"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return (CORPUS / f"{name}.dat").read_bytes()
+
+
+def read_every_view(message: Request | Response) -> None:
+    for name in VIEWS:
+        try:
+            getattr(message, name, None)
+        except SipParseError:
+            continue
+
+
+@pytest.mark.parametrize("name", VALID + FOR_THE_APPLICATION)
+def test_message_is_accepted(name: str) -> None:
+    message = parse_message(read(name))
+    if isinstance(message, Request):
+        check_request(message)
+    assert message.vias
+    assert message.from_
+    assert message.to
+    assert message.call_id
+    assert message.cseq
+
+
+@pytest.mark.parametrize("name", ANSWERED_400)
+def test_bad_request_is_answered_400(name: str) -> None:
+    request = parse_message(read(name))
+    assert isinstance(request, Request)
+    with pytest.raises(BadRequest) as refusal:
+        check_request(request)
+    assert refusal.value.status == 400
+    answer = make_response(request, 400, refusal.value.reason, to_tag="t")
+    assert parse_message(answer.serialise()) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_raises_but_the_parse_error(name: str) -> None:
+    try:
+        message = parse_message(read(name))
+        read_every_view(message)
+        if isinstance(message, Request):
+            check_request(message)
+    except SipParseError:
+        return
+    again = parse_message(message.serialise())
+    assert list(again.headers.without("content-length")) == list(message.headers.without("content-length"))
+
+
+@pytest.mark.parametrize("name", ["scalarlg", "bigcode"])
+def test_impossible_response_is_refused(name: str) -> None:
+    with pytest.raises(SipParseError):
+        _ = parse_message(read(name)).cseq
+
+
+def test_foreign_version_is_answered_505() -> None:
+    request = parse_message(read("badvers"))
+    assert isinstance(request, Request)
+    with pytest.raises(BadRequest, match="505"):
+        check_request(request)
+
+
+def test_wild_white_space_is_read_through() -> None:
+    request = parse_message(read("wsinv"))
+    assert [(via.transport, via.host, via.branch) for via in request.vias] == [
+        ("UDP", "192.0.2.2", "390skdjuw"),
+        ("TCP", "spindle.example.com", "z9hG4bK9ikj8"),
+        ("UDP", "192.168.255.111", "z9hG4bK30239"),
+    ]
+    assert (request.to.tag, request.from_.tag) == ("1918181833n", "98asjd8")
+    assert request.from_.display == 'J Rosenberg \\"'
+    assert (request.cseq.number, request.cseq.method) == (9, "INVITE")
+    assert request.max_forwards == 68
+    assert request.contacts[0].q == 0.33
+    assert request.contacts[0].display == 'Quoted string ""'
+    assert request.routes[0].sip_uri.param("lr") == ""
+    assert len(request.body) == 150
+
+
+def test_second_message_in_a_datagram_is_dropped() -> None:
+    message = parse_message(read("dblreq"))
+    assert isinstance(message, Request)
+    assert (message.method, message.body) == ("REGISTER", b"")
+
+
+def test_escaped_names_stay_what_they_are() -> None:
+    request = parse_message(read("esc02"))
+    assert isinstance(request, Request)
+    assert request.method == "RE%47IST%45R"
+    assert len(request.contacts) == 2
+    assert request.from_.display == "%Z%45"
+
+
+def test_long_request_keeps_all_its_vias() -> None:
+    assert len(parse_message(read("longreq")).vias) == 34
+
+
+def test_all_forty_nine_are_there() -> None:
+    read("wsinv")
+    assert sorted(path.stem for path in CORPUS.glob("*.dat")) == sorted(NAMES)
