@@ -4,6 +4,7 @@ Every write returns only after it is durable: what has been acknowledged to a ca
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from protocols.records import Binding, Broadcast, Diversions, Forwarding, Overlay, StoredDialog, Subscriber
@@ -103,3 +104,15 @@ class Secrets(Protocol):
     async def secret(self, name: str) -> bytes:
         """The 32-byte secret of this name, created at first use."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All of them together, as the composition root hands them over."""
+
+    credentials: Credentials
+    location: Location
+    diversions: DiversionSettings
+    broadcasts: Broadcasts
+    dialogs: Dialogs
+    secrets: Secrets
