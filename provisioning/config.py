@@ -429,6 +429,11 @@ class Config(Section):
                 raise ValueError(f"subscribers: number {number} is given twice")
             if number in self.service.numbers:
                 raise ValueError(f"subscribers: number {number} is a service number")
+        if self.exposed and any(seed.sample for seed in self.subscribers):
+            raise ValueError(
+                f"subscribers: sample passwords are for loopback only, and sip.bind is {self.sip.bind}: "
+                "list your own subscribers, or `subscribers: []` and use `dialcast subscriber add`"
+            )
         outside = [
             host for host in (self.relay.control_host, *(r.host for r in self.control.relays)) if not is_loopback(host)
         ]
