@@ -1,0 +1,66 @@
+"""Runs `dialcast up` on free loopback ports for a test: addresses from its ready line, events, a way to kill parts."""
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from evented import Evented
+
+PASSWORDS = {str(number): f"dialcast-{number}" for number in range(1001, 1010)}
+"""The sample subscribers of a server without configuration."""
+
+
+class Server(Evented):
+    """A dialcast server with the sample subscribers 1001-1009; use it as a context manager."""
+
+    def __init__(self, data: Path, *, config: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` overrides single keys, as SECTION.FIELD: {"relay.leg_timeout": "3"}."""
+        arguments = ["up", "--bind", "127.0.0.1", "--sip-port", "0", "--data-dir", str(data)]
+        if config is not None:
+            arguments += ["--config", str(config)]
+        overrides = {"log.format": "json", **(settings or {})}
+        environment = {f"DIALCAST_{key.replace('.', '__').upper()}": value for key, value in overrides.items()}
+        super().__init__(*arguments, environment=environment)
+        self.data = data
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            ready = self.wait("ready line", 20, lambda: next(filter(None, map(_ready, self.output)), None))
+        except BaseException:
+            self.kill_all()
+            raise
+        self.udp, self.tcp, self.service = ready
+        return self
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of SIP over UDP."""
+        return self.udp
+
+    def uri(self, number: str) -> str:
+        """The SIP URI of one of its numbers."""
+        return f"sip:{number}@{self.udp}"
+
+    def part(self, name: str) -> int:
+        """The process id of the running `as` or `relay`."""
+        self.event("process.started", name=name)
+        return int(self.all_events("process.started", name=name)[-1]["pid"])
+
+    def kill_part(self, name: str) -> int:
+        """Kills one part as a crash would and returns its process id; the supervisor starts it again."""
+        killed = self.part(name)
+        os.kill(killed, signal.SIGKILL)
+        return killed
+
+    def restarted(self, name: str, killed: int, within: float = 10.0) -> int:
+        """Waits until the part whose process `killed` was runs again; its new process id."""
+        return self.wait(f"new {name}", within, lambda: pid if (pid := self.part(name)) != killed else None)
+
+
+def _ready(line: str) -> tuple[str, str, str] | None:
+    found = re.fullmatch(r"ready sip=udp:(\S+?),tcp:(\S+) service=(\d+)", line)
+    return (found[1], found[2], found[3]) if found else None
