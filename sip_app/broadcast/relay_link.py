@@ -70,7 +70,7 @@ class _Wire(amp.AMP):
     """One connection; thin, as AMP does framing, matching and errors."""
 
     def __init__(self, on_value: Callable[[Value], None], on_lost: Callable[[], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's AMP is untyped
         self._on_value = on_value
         self._on_lost = on_lost
 
@@ -86,7 +86,7 @@ class _Wire(amp.AMP):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The relay is gone."""
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        super().connectionLost(reason)
         self._on_lost()
 
 
@@ -139,6 +139,7 @@ class RelayLink:
         if self._wire is None:
             raise RelayUnavailable(f"no relay at {self.address}")
         name, body = encode(command)
+        log.debug("control.sent", message=name, **_about(command))
         wire: Any = self._wire  # AMP is untyped
         call: Deferred[dict[str, Any]] = wire.callRemote(ControlCall, name=name, body=body)
         try:
@@ -148,7 +149,9 @@ class RelayLink:
             raise ControlError(code, text) from None  # type: ignore[arg-type]  # codes of a newer relay pass through
         except (TimeoutError, ConnectionClosed, CancelledError, amp.RemoteAmpError, amp.ProtocolSwitched) as error:
             raise RelayUnavailable(f"{name} to {self.address}: {type(error).__name__}") from error
-        return expect(decode(answer["name"], answer["body"]), kind)
+        reply = expect(decode(answer["name"], answer["body"]), kind)
+        log.debug("control.answered", message=name, **_about(command))
+        return reply
 
     async def _run(self) -> None:
         attempt = 0
@@ -196,6 +199,7 @@ class RelayLink:
 
     def _heard(self, value: Value) -> None:
         if isinstance(value, Event):
+            log.debug("control.received", message=type(value).__name__, **_about(value))
             self._listener.relay_event(value)
 
     def _drop(self) -> None:
@@ -203,3 +207,10 @@ class RelayLink:
         if self._wire is not None and self._wire.transport is not None:
             self._wire.transport.abortConnection()
         self._wire = None
+
+
+def _about(value: Value) -> dict[str, str]:
+    """Which group and leg a message is about, for the log; never credentials."""
+    leg = getattr(value, "leg", None)
+    about = {"group": getattr(value, "group_id", ""), "leg": leg.leg_id if leg else getattr(value, "leg_id", "")}
+    return {name: text for name, text in about.items() if text}

@@ -1,0 +1,120 @@
+"""How a broadcast ends: the broadcaster hangs up, is lost beyond its grace, or the operator stops it.
+
+The order is always the same: mark the group closing, so that new viewers get 480; withdraw the forwarding overlay;
+stop the media; end the viewers' calls, paced, with a reason; forget the claim.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from protocols.control import LegLost
+from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
+
+ENDED = 'Q.850;cause=16;text="Broadcast ended"'
+STOPPED = 'Q.850;cause=16;text="{text}"'
+BROADCASTER_LOST = 'Q.850;cause=27;text="Broadcaster lost"'
+RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
+SHUTDOWN = 'Q.850;cause=41;text="Server shutting down"'
+VIEWER_LOST = 'Q.850;cause=27;text="No media or signalling from you"'
+
+log = structlog.get_logger()
+
+
+def stopped_by_operator(text: str) -> str:
+    """The Reason header value (RFC 3326) for an operator's words; quotes and control characters are taken out."""
+    clean = "".join(char for char in text if char.isprintable() and char not in '"\\')[:100]
+    return STOPPED.format(text=clean or "Stopped by the operator")
+
+
+async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> None:
+    """End one broadcast in order; `reason` is the Reason header value for everybody. Idempotent."""
+    if group.over:
+        return
+    began_live = group.state != "opening"
+    group.state = "closing"
+    service.closing.add(group)
+    if service.open.get(group.channel) is group:
+        del service.open[group.channel]
+    if group.grace is not None and group.grace is not asyncio.current_task():
+        group.grace.cancel()
+    if group.joined is not None and not group.joined.done():
+        group.joined.cancel()
+    try:
+        await service.store(group)
+        await service.ports.diversions.clear_overlay(group.channel, group.epoch)
+        await service.close_on_relay(group.channel, group.epoch)
+        await _end_calls(service, group, reason)
+        await service.ports.broadcasts.release(group.channel, group.epoch)
+    finally:
+        service.closing.discard(group)
+    if began_live:
+        log.info(
+            "broadcast.ended",
+            channel=group.channel,
+            epoch=group.epoch,
+            reason=reason,
+            seconds=round(time.time() - group.opened_at, 1),
+        )
+
+
+async def _end_calls(service: Broadcasting, group: LiveGroup, reason: str) -> None:
+    for call in list(group.pending):
+        call.reject(480, "Broadcast Ended", [("Reason", reason)])
+    dialogs = [viewer.dialog for viewer in group.viewers.values()]
+    group.viewers.clear()
+    if group.source is not None and not group.source.ended.is_set():
+        dialogs.insert(0, group.source)
+    pause = 1 / service.config.service.bye_rate
+    byes = []
+    for dialog in dialogs:
+        byes.append(asyncio.create_task(dialog.bye(reason)))
+        await asyncio.sleep(pause)
+    await asyncio.gather(*byes, return_exceptions=True)
+
+
+async def end_viewer(service: Broadcasting, group: LiveGroup, viewer: Viewer, reason: str) -> None:
+    """End one view from our side."""
+    if group.viewers.pop(viewer.leg_id, None) is not None:
+        await service.remove_leg(group, viewer.leg_id)
+        log.info("viewer.ended", channel=group.channel, viewer=viewer.number, leg=viewer.leg_id, reason=reason)
+    await viewer.dialog.bye(reason)
+
+
+async def leg_lost(service: Broadcasting, report: LegLost) -> None:
+    """A silent leg: its phone is asked by OPTIONS as long as the silence lasts, and given up when it is gone too."""
+    patience = service.config.service.probe_timeout
+    leg = (report.group_id, report.epoch, report.leg_id)
+    while leg in service.silent and (group := service.group(report.group_id, report.epoch)) is not None:
+        if report.leg_id == group.leg_id:
+            if group.source is None or group.state != "live":
+                return
+            if not await group.source.probe(patience):
+                if group.leg_id == report.leg_id:
+                    broadcaster_lost(service, group)
+                return
+        else:
+            viewer = group.viewers.get(report.leg_id)
+            if viewer is None:
+                return
+            if not await viewer.dialog.probe(patience):
+                await end_viewer(service, group, viewer, VIEWER_LOST)
+                return
+        # The phone is alive, only silent (muted, on hold): ask again while the relay does not hear it.
+        await asyncio.sleep(service.config.relay.leg_timeout)
+
+
+def broadcaster_lost(service: Broadcasting, group: LiveGroup) -> None:
+    """Keep the group for `reconnect_grace`, so that the broadcaster can call again; then end it."""
+    if group.state != "live":
+        return
+    group.state = "lost"
+    log.warning("broadcast.lost", channel=group.channel, grace_s=service.config.service.reconnect_grace)
+    group.grace = service.spawn(_grace(service, group))
+
+
+async def _grace(service: Broadcasting, group: LiveGroup) -> None:
+    await service.store(group)
+    await asyncio.sleep(service.config.service.reconnect_grace)
+    await end_group(service, group, BROADCASTER_LOST)

@@ -1,0 +1,167 @@
+"""What the application server knows of its broadcasts: one group per live channel, its source, its viewers."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import structlog
+
+from protocols.control import CloseGroup, ControlError, Done, LegSpec, RemoveLeg, RequestKeyframe
+from protocols.net import Flow, bracketed
+from protocols.records import Broadcast
+from provisioning.config import Config
+from sip_app.broadcast.media import GroupFormat, Role, dump_formats
+from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
+from sip_app.calls import Dialog, IncomingCall
+from sip_app.ports import Ports
+
+LEASE = 30.0
+"""Seconds a claim of a channel stands without being renewed; renewed every third of it."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Viewer:
+    """One confirmed view."""
+
+    leg_id: str
+    number: str
+    dialog: Dialog
+    since: float
+    """Unix seconds."""
+    sdp_version: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class LiveGroup:
+    """One broadcast of a channel, from the service call to the last BYE. `closing` is final."""
+
+    channel: str
+    leg_id: str
+    formats: tuple[GroupFormat, ...]
+    epoch: int = 0
+    state: Literal["opening", "live", "lost", "closing"] = "opening"
+    opened_at: float = field(default_factory=time.time)
+    source: Dialog | None = None
+    source_version: int = 0
+    viewers: dict[str, Viewer] = field(default_factory=dict)
+    pending: set[IncomingCall] = field(default_factory=set)
+    """Viewers' calls that are not answered yet."""
+    joined: asyncio.Future[None] | None = None
+    """Resolved by the relay's report while a joining source is awaited."""
+    forwarded: bool = False
+    """True once the overlay stands."""
+    grace: asyncio.Task[None] | None = None
+
+    @property
+    def number(self) -> str:
+        """The broadcaster's number: what viewers call."""
+        return self.channel.partition("@")[0]
+
+    @property
+    def over(self) -> bool:
+        """True from the moment the end has begun."""
+        return self.state == "closing"
+
+    @property
+    def session_id(self) -> int:
+        """The o= line's session id for all descriptions of this broadcast."""
+        return self.epoch
+
+    def leg_keys(self, leg: LegSpec, role: Role) -> dict[str, str]:
+        """What a dialog remembers of its leg, so that a restarted server finds it again."""
+        return {
+            "group": self.channel,
+            "epoch": str(self.epoch),
+            "leg": leg.leg_id,
+            "role": role,
+            "number": leg.number,
+            "client": leg.client_address,
+        }
+
+
+@dataclass(slots=True, eq=False)
+class Broadcasting:
+    """What all parts of the broadcast service share: configuration, ports, the relay, the open groups."""
+
+    config: Config
+    ports: Ports
+    link: RelayLink
+    as_id: str
+    open: dict[str, LiveGroup] = field(default_factory=dict)
+    """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
+    closing: set[LiveGroup] = field(default_factory=set)
+    silent: set[tuple[str, int, str]] = field(default_factory=set)
+    """Legs (channel, epoch, leg id) the relay reported lost and has not heard since."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something beside the calls; a failure is logged, never swallowed."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def group(self, channel: str, epoch: int) -> LiveGroup | None:
+        """The open group of this channel and epoch, or None: late reports must not touch a newer broadcast."""
+        group = self.open.get(channel)
+        return group if group is not None and group.epoch == epoch else None
+
+    def claim(self, group: LiveGroup) -> Broadcast:
+        """The store's record of a group, its lease renewed."""
+        return Broadcast(
+            channel=group.channel,
+            epoch=group.epoch,
+            as_id=self.as_id,
+            relay_id=self.link.relay.relay_id if self.link.relay else "",
+            state=group.state,
+            lease_until=time.time() + LEASE,
+            opened_at=group.opened_at,
+            media=dump_formats(group.formats),
+            leg_id=group.leg_id,
+        )
+
+    async def store(self, group: LiveGroup) -> None:
+        """Write the group's state down; durable on return."""
+        await self.ports.broadcasts.update(self.claim(group))
+
+    async def remove_leg(self, group: LiveGroup, leg_id: str) -> None:
+        """Take a leg off the relay; if that cannot be told now, reconciliation does it later."""
+        try:
+            await self.link.call(RemoveLeg(group.channel, group.epoch, leg_id), Done)
+        except (RelayUnavailable, ControlError) as error:
+            log.debug("relay.leg_not_removed", channel=group.channel, leg=leg_id, error=str(error))
+
+    async def close_on_relay(self, channel: str, epoch: int) -> None:
+        """Stop a group's media; if that cannot be told now, reconciliation or the relay's own grace does it."""
+        try:
+            await self.link.call(CloseGroup(channel, epoch), Done)
+        except (RelayUnavailable, ControlError) as error:
+            log.debug("relay.group_not_closed", channel=channel, error=str(error))
+
+    async def request_keyframe(self, group: LiveGroup) -> None:
+        """Ask the broadcaster for a full picture, within the relay's limits; it is no harm if that fails."""
+        try:
+            await self.link.call(RequestKeyframe(group.channel, group.epoch), Done)
+        except (RelayUnavailable, ControlError) as error:
+            log.debug("relay.no_keyframe", channel=group.channel, error=str(error))
+
+    def contact(self, flow: Flow, number: str) -> str:
+        """The Contact of a group on this server: its conference URI (RFC 4579)."""
+        host = bracketed(self.config.sip.advertised_host or flow.local.host)
+        transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
+        return f"<sip:{number}@{host}:{flow.local.port}{transport}>;isfocus"
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("broadcast.task_failed", exc_info=error)
+
+
+def new_leg_id() -> str:
+    """An id no other leg has, unguessable."""
+    return secrets.token_hex(8)

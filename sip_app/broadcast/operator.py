@@ -1,0 +1,97 @@
+"""The operator's door: a Unix socket (mode 0600, in the data directory) behind `dialcast live list|stop`.
+
+One JSON object a line each way: {"command": "list"} or {"command": "stop", "number": "1001", "reason": "..."};
+answered by {"ok": true, ...} or {"ok": false, "error": "..."}.
+"""
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from sip_app.broadcast.ending import end_group, stopped_by_operator
+from sip_app.broadcast.group import Broadcasting
+
+SOCKET_NAME = "operator.sock"
+MAX_LINE = 4096
+IDLE = 30.0
+"""Seconds a connected client may stay silent."""
+
+log = structlog.get_logger()
+
+
+class OperatorDoor:
+    """Serves the operator's commands until stopped."""
+
+    def __init__(self, service: Broadcasting, path: Path) -> None:
+        self._service = service
+        self._path = path
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Open the socket, in place of one a killed server left behind."""
+        self._path.unlink(missing_ok=True)
+        previous = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MAX_LINE)
+        finally:
+            os.umask(previous)
+
+    async def stop(self) -> None:
+        """Close the socket and remove it."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await asyncio.wait_for(reader.readline(), IDLE):
+                answer = await self._answer(line)
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (TimeoutError, ConnectionError, ValueError) as error:
+            log.debug("operator.dropped", error=str(error) or type(error).__name__)
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            command = request["command"]
+        except (ValueError, TypeError, KeyError):
+            return {"ok": False, "error": "not a command"}
+        match command:
+            case "list":
+                return {"ok": True, "broadcasts": self._list()}
+            case "stop":
+                return await self._stop(str(request.get("number", "")), str(request.get("reason", "")))
+        return {"ok": False, "error": f"no such command: {str(command)[:40]}"}
+
+    def _list(self) -> list[dict[str, Any]]:
+        now = time.time()
+        return [
+            {
+                "number": group.number,
+                "state": group.state,
+                "epoch": group.epoch,
+                "since": group.opened_at,
+                "seconds": round(now - group.opened_at, 1),
+                "viewers": sorted(viewer.number for viewer in group.viewers.values()),
+                "forwarded": group.forwarded,
+                "media": [f"{fmt.codec}/{fmt.clock_rate}" for fmt in group.formats],
+            }
+            for group in (*self._service.open.values(), *self._service.closing)
+        ]
+
+    async def _stop(self, number: str, reason: str) -> dict[str, Any]:
+        group = next((group for group in self._service.open.values() if number in (group.number, group.channel)), None)
+        if group is None:
+            return {"ok": False, "error": f"{number[:40]} is not live"}
+        viewers = len(group.viewers)
+        log.info("operator.stop", channel=group.channel, reason=reason)
+        await end_group(self._service, group, stopped_by_operator(reason))
+        return {"ok": True, "number": group.number, "viewers": viewers}

@@ -1,0 +1,120 @@
+"""Holding everything again: after this server was restarted, and after the control link was gone.
+
+Store and relay are compared group by group, leg by leg. What both know goes on; what only the store knows has lost
+its media and is ended with a reason; what only the relay knows has lost its call and is closed there.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import structlog
+
+from protocols.control import ClaimGroup, ControlError, Done, LegLost, LegRow
+from protocols.records import Broadcast, StoredDialog
+from sip_app.broadcast.ending import BROADCASTER_LOST, ENDED, RELAY_LOST, broadcaster_lost, end_group, leg_lost
+from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
+from sip_app.broadcast.media import load_formats
+from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.calls import Dialog, DialogHandler
+
+Restore = Callable[[StoredDialog], Dialog]
+Handle = Callable[[LiveGroup, Dialog], DialogHandler]
+
+log = structlog.get_logger()
+
+
+async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle) -> None:
+    """Read back the groups and dialogs this server held, and withdraw every overlay without a group.
+
+    Runs before the first INVITE is accepted.
+    """
+    claims = [claim for claim in await service.ports.broadcasts.all() if claim.as_id == service.as_id]
+    for claim in claims:
+        service.open[claim.channel] = _group(claim)
+    dialogs = [restore_dialog(stored) for stored in await service.ports.dialogs.owned_by(service.as_id)]
+    for dialog in dialogs:
+        group = service.group(dialog.app.get("group", ""), int(dialog.app.get("epoch", "0")))
+        if group is None:
+            service.spawn(dialog.bye(ENDED))
+        else:
+            dialog.handler = handle(group, dialog)
+    open_epochs = {(group.channel, group.epoch) for group in service.open.values() if group.source is not None}
+    for channel, overlay in await service.ports.diversions.overlays():
+        if (overlay.group_id, overlay.epoch) in open_epochs:
+            service.open[channel].forwarded = True
+        else:
+            await service.ports.diversions.clear_overlay(channel, overlay.epoch)
+            log.info("diversion.overlay_withdrawn", channel=channel)
+    if claims:
+        log.info("broadcast.restored", groups=len(claims), dialogs=len(dialogs))
+
+
+def adopt(group: LiveGroup, dialog: Dialog) -> Viewer | None:
+    """Put a restored dialog where it belongs: the group's source (None), or one of its viewers."""
+    if dialog.app.get("role") == "source":
+        if dialog.app.get("leg") == group.leg_id:
+            group.source = dialog
+        return None
+    viewer = Viewer(dialog.app.get("leg", ""), dialog.app.get("number", ""), dialog, time.time())
+    group.viewers[viewer.leg_id] = viewer
+    return viewer
+
+
+async def reconcile(service: Broadcasting) -> None:
+    """Compare with the relay and end, on either side, what the other no longer has."""
+    try:
+        await _reconcile(service)
+    except (RelayUnavailable, ControlError) as error:
+        # The link dropped again meanwhile; the next one reconciles.
+        log.warning("relay.not_reconciled", error=str(error))
+
+
+async def _reconcile(service: Broadcasting) -> None:
+    legs: dict[tuple[str, int], dict[str, LegRow]] = defaultdict(dict)
+    for row in await service.link.legs():
+        legs[row.group_id, row.epoch][row.leg_id] = row
+    for group in list(service.open.values()):
+        there = legs.pop((group.channel, group.epoch), {})
+        if group.state == "opening" and group.epoch == 0:
+            continue
+        if not there:
+            service.spawn(end_group(service, group, RELAY_LOST))
+        elif group.source is None and group.state not in ("opening", "lost"):
+            service.spawn(end_group(service, group, BROADCASTER_LOST))
+        else:
+            await service.link.call(ClaimGroup(group.channel, group.epoch), Done)
+            await _reconcile_legs(service, group, there)
+    for channel, epoch in legs:
+        if not any(group.channel == channel and group.epoch == epoch for group in service.closing):
+            log.info("relay.stray_group_closed", channel=channel, epoch=epoch)
+        await service.close_on_relay(channel, epoch)
+
+
+async def _reconcile_legs(service: Broadcasting, group: LiveGroup, there: dict[str, LegRow]) -> None:
+    for viewer in list(group.viewers.values()):
+        if viewer.leg_id not in there:
+            group.viewers.pop(viewer.leg_id, None)
+            service.spawn(viewer.dialog.bye(RELAY_LOST))
+    for row in there.values():
+        if row.leg_id != group.leg_id and row.leg_id not in group.viewers and not group.pending:
+            await service.remove_leg(group, row.leg_id)
+        elif row.lost:
+            service.silent.add((row.group_id, row.epoch, row.leg_id))
+            service.spawn(leg_lost(service, LegLost(row.group_id, row.epoch, row.leg_id, "silent")))
+    if group.state == "lost" and group.grace is None:
+        group.state = "live"
+        broadcaster_lost(service, group)
+
+
+def _group(claim: Broadcast) -> LiveGroup:
+    return LiveGroup(
+        channel=claim.channel,
+        leg_id=claim.leg_id,
+        formats=load_formats(claim.media),
+        epoch=claim.epoch,
+        state="lost" if claim.state == "lost" else "live",
+        opened_at=claim.opened_at,
+        # Answers after a restart must carry a newer o= version than any before it.
+        source_version=int(time.time()),
+    )

@@ -1,0 +1,361 @@
+"""The service number's calls: going live and watching (mission steps 1-14), and what the relay reports meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from protocols.control import (
+    AddViewer,
+    ControlError,
+    Event,
+    GroupClosed,
+    HelloReply,
+    KeyframeWanted,
+    LegBack,
+    LegInfo,
+    LegJoined,
+    LegLost,
+    LegSpec,
+    MediaStarted,
+    OpenGroup,
+    ReplaceSource,
+    UpdateLeg,
+)
+from protocols.records import Overlay, StoredDialog
+from protocols.sip.message import Request
+from sip_app.broadcast.ending import ENDED, SHUTDOWN, broadcaster_lost, end_group, leg_lost
+from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
+from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE, wants_picture
+from sip_app.broadcast.media import Plan, plan_leg, plan_source
+from sip_app.broadcast.recovery import adopt, reconcile, restore
+from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, Rejected
+
+JOIN_FEATURE = "+g.dialcast.join"
+"""Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
+RETRY_AFTER = [("Retry-After", "2")]
+
+log = structlog.get_logger()
+
+
+class BroadcastCalls:
+    """Answers the calls to the service number; the control link's listener."""
+
+    def __init__(self, service: Broadcasting) -> None:
+        self.service = service
+
+    async def go_live(self, call: IncomingCall) -> None:
+        """The caller becomes the broadcaster of its own number, or takes its broadcast over after a loss."""
+        group = self.service.open.get(call.caller.aor)
+        try:
+            if group is None:
+                await self._open(call)
+            elif await self._may_take_over(group):
+                await self._take_over(call, group)
+            else:
+                raise Rejected(486, "You Are Already Live")
+        except Rejected as refusal:
+            call.reject(refusal.status, refusal.reason, refusal.headers)
+        except CallGone:
+            log.info("broadcast.caller_gone", channel=call.caller.aor)
+        except RelayUnavailable as error:
+            log.warning("broadcast.no_relay", channel=call.caller.aor, error=str(error))
+            call.reject(503, "Media Relay Unavailable", RETRY_AFTER)
+        except ControlError as error:
+            log.warning("broadcast.refused_by_relay", channel=call.caller.aor, error=str(error))
+            call.reject(503, "Media Relay Refuses", RETRY_AFTER)
+
+    async def watch(self, call: IncomingCall, channel: str) -> None:
+        """The caller is added to the channel's group."""
+        number = channel.partition("@")[0]
+        group = self.service.open.get(channel)
+        if group is None or group.state == "opening":
+            call.reject(480, f"{number} Is Not Live")
+            return
+        group.pending.add(call)
+        try:
+            await self._admit(call, group)
+        except Rejected as refusal:
+            call.reject(refusal.status, refusal.reason, refusal.headers)
+        except CallGone:
+            log.info("viewer.caller_gone", channel=channel, viewer=call.caller.number)
+        except (RelayUnavailable, ControlError) as error:
+            log.warning("viewer.no_relay", channel=channel, error=str(error))
+            call.reject(503, "Media Relay Unavailable", RETRY_AFTER)
+        finally:
+            group.pending.discard(call)
+
+    def group_open(self, channel: str) -> int | None:
+        """The epoch of the channel's group, or None when it has none."""
+        group = self.service.open.get(channel)
+        return None if group is None else group.epoch
+
+    async def activate_overlay(self, channel: str) -> bool:
+        """Forward calls of the channel's number to the service number while its group is open."""
+        group = self.service.open.get(channel)
+        if group is None or group.state not in ("live", "lost"):
+            return False
+        target = self.service.config.service.numbers[0]
+        await self.service.ports.diversions.set_overlay(channel, Overlay(target, channel, group.epoch))
+        group.forwarded = True
+        log.info("broadcast.forwarded", channel=channel, target=target)
+        return True
+
+    async def restore(self, restore_dialog: Callable[[StoredDialog], Dialog]) -> None:
+        """Hold again what this server held before it died; before the first INVITE is accepted."""
+        await restore(self.service, restore_dialog, self._handler)
+
+    async def stop(self) -> None:
+        """End every broadcast with a reason."""
+        groups = [*self.service.open.values()]
+        await asyncio.gather(*(end_group(self.service, group, SHUTDOWN) for group in groups), return_exceptions=True)
+
+    async def renew_leases(self) -> None:
+        """Keep the claims of the open groups standing, for as long as the server runs."""
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            for group in list(self.service.open.values()):
+                if group.state != "opening":
+                    await self.service.store(group)
+
+    async def relay_up(self, relay: HelloReply) -> None:
+        """The link stands: agree with the relay on what there is."""
+        await reconcile(self.service)
+
+    def relay_down(self) -> None:
+        """Media goes on; nothing to do before the link is back."""
+
+    def relay_event(self, event: Event) -> None:
+        """A report of the relay; those about groups that are gone are ignored."""
+        group = self.service.group(event.group_id, event.epoch)
+        if group is None:
+            return
+        leg = (event.group_id, event.epoch, getattr(event, "leg_id", ""))
+        match event:
+            case LegJoined(leg_id=leg_id):
+                log.info("leg.joined", channel=group.channel, leg=leg_id, source=leg_id == group.leg_id)
+                if leg_id == group.leg_id and group.joined is not None and not group.joined.done():
+                    group.joined.set_result(None)
+            case LegLost(leg_id=leg_id, cause=cause):
+                log.info("leg.silent", channel=group.channel, leg=leg_id, source=leg_id == group.leg_id, cause=cause)
+                self.service.silent.add(leg)
+                self.service.spawn(leg_lost(self.service, event))
+            case LegBack(leg_id=leg_id):
+                log.info("leg.back", channel=group.channel, leg=leg_id)
+                self.service.silent.discard(leg)
+            case MediaStarted(kind=kind):
+                log.info("broadcast.media_started", channel=group.channel, kind=kind)
+            case KeyframeWanted() if group.source is not None:
+                self.service.spawn(_ask_keyframe(group.source))
+            case GroupClosed(cause=cause):
+                log.warning("broadcast.closed_by_relay", channel=group.channel, cause=cause)
+                self.service.spawn(end_group(self.service, group, ENDED))
+
+    def _handler(self, group: LiveGroup, dialog: Dialog) -> DialogHandler:
+        viewer = adopt(group, dialog)
+        if viewer is None:
+            return SourceCall(self.service, group, dialog)
+        return ViewerCall(self.service, group, viewer)
+
+    async def _open(self, call: IncomingCall) -> None:
+        service, settings = self.service, self.service.config.service
+        if len(service.open) >= settings.max_groups:
+            raise Rejected(486, "Too Many Broadcasts", RETRY_AFTER)
+        plan = plan_source(call.offer, service.config.media)
+        group = LiveGroup(call.caller.aor, new_leg_id(), plan.formats)
+        service.open[group.channel] = group
+        try:
+            group.epoch = await service.ports.broadcasts.next_epoch(group.channel)
+            if await service.ports.broadcasts.claim(service.claim(group), time.time()) is not None:
+                raise Rejected(486, "Already Live On Another Server")
+            log.info("broadcast.opening", channel=group.channel, epoch=group.epoch)
+            spec = plan.leg(group.leg_id, call.caller.number, call.caller.client_address.host)
+            group.joined = asyncio.get_running_loop().create_future()
+            leg = await service.link.call(OpenGroup(group.channel, group.epoch, spec), LegInfo)
+            group.source = await self._answer_source(call, group, plan, spec, leg)
+        finally:
+            if group.state == "opening":
+                await end_group(service, group, ENDED)
+        service.spawn(self._forward_if_the_phone_does_not(group, group.source))
+
+    async def _answer_source(
+        self, call: IncomingCall, group: LiveGroup, plan: Plan, spec: LegSpec, leg: LegInfo
+    ) -> Dialog:
+        """183 and join where the terminal can, else the answer at once; live on return."""
+        service, before = self.service, group.state
+        body = plan.answer(leg, group.session_id, group.source_version, service.config.media.video_bitrate_max)
+        contact = service.contact(call.flow, group.number)
+        if _joins(call.request, plan):
+            await call.progress(183, body=body, contact=contact, reliable=True)
+            await self._await_join(call, group, leg)
+            body = b""
+        if group.over or call.cancelled:
+            raise CallGone
+        group.state = "live"
+        try:
+            await service.store(group)
+            dialog = await call.answer(body=body, contact=contact, app=group.leg_keys(spec, "source"))
+        except CallGone:
+            group.state = before
+            raise
+        dialog.handler = SourceCall(service, group, dialog)
+        log.info("broadcast.live", channel=group.channel, epoch=group.epoch, joined=not body)
+        return dialog
+
+    async def _await_join(self, call: IncomingCall, group: LiveGroup, leg: LegInfo) -> None:
+        assert group.joined is not None
+        given_up: asyncio.Future[Any] = asyncio.ensure_future(call.ended.wait())
+        waiting: set[asyncio.Future[Any]] = {group.joined, given_up}
+        timeout = self.service.config.service.join_timeout
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        given_up.cancel()
+        if call.cancelled or group.joined.cancelled():
+            raise CallGone
+        if not group.joined.done():
+            where = ", ".join(f"udp {media.rtp}" for media in leg.media)
+            raise Rejected(504, "No Join Reached The Relay", [("Warning", f'399 dialcast "No STUN check at {where}"')])
+
+    async def _may_take_over(self, group: LiveGroup) -> bool:
+        """True when the old call is lost; asked by OPTIONS where the silence has not been noticed yet."""
+        if group.state == "opening":
+            return False
+        if group.state == "lost" or self.service.config.service.second_attempt == "takeover":
+            return True
+        return group.source is None or not await group.source.probe(self.service.config.service.probe_timeout)
+
+    async def _take_over(self, call: IncomingCall, group: LiveGroup) -> None:
+        """The broadcaster is back: same group, same viewers, a new source leg; the old dialog gets BYE."""
+        service = self.service
+        if group.over:
+            raise Rejected(480, "Broadcast Just Ended")
+        if group.grace is not None:
+            group.grace.cancel()
+        plan = plan_leg(call.offer, "source", group.formats)
+        old, old_leg = group.source, group.leg_id
+        group.leg_id, group.source = new_leg_id(), None
+        group.joined = asyncio.get_running_loop().create_future()
+        group.source_version += 1
+        try:
+            spec = plan.leg(group.leg_id, call.caller.number, call.caller.client_address.host)
+            leg = await service.link.call(ReplaceSource(group.channel, group.epoch, spec), LegInfo)
+            group.source = await self._answer_source(call, group, plan, spec, leg)
+        finally:
+            service.silent.discard((group.channel, group.epoch, old_leg))
+            if old is not None:
+                service.spawn(old.bye('SIP;cause=200;text="Call taken over by a new one"'))
+            if group.source is None and not group.over:
+                group.state = "live"
+                broadcaster_lost(service, group)
+        log.info("broadcast.taken_over", channel=group.channel, epoch=group.epoch)
+
+    async def _forward_if_the_phone_does_not(self, group: LiveGroup, dialog: Dialog) -> None:
+        """A stock phone activates no forwarding; after a while the server does it (the clock starts at the ACK)."""
+        await dialog.acked.wait()
+        await asyncio.sleep(self.service.config.service.overlay_delay)
+        if not group.forwarded and group.state in ("live", "lost"):
+            await self.activate_overlay(group.channel)
+
+    async def _admit(self, call: IncomingCall, group: LiveGroup) -> None:
+        service = self.service
+        if call.caller.aor == group.channel:
+            raise Rejected(486, "This Is Your Own Broadcast")
+        if len(group.viewers) + len(group.pending) > service.config.service.max_viewers:
+            raise Rejected(486, "Broadcast Is Full", RETRY_AFTER)
+        plan = plan_leg(call.offer, "sink", group.formats)
+        leg_id = new_leg_id()
+        dialog: Dialog | None = None
+        try:
+            spec = plan.leg(leg_id, call.caller.number, call.caller.client_address.host)
+            leg = await service.link.call(AddViewer(group.channel, group.epoch, spec), LegInfo)
+            if group.over or call.cancelled:
+                raise Rejected(480, "Broadcast Ended")
+            dialog = await call.answer(
+                body=plan.answer(leg, group.session_id),
+                contact=service.contact(call.flow, group.number),
+                app=group.leg_keys(spec, "sink"),
+            )
+        finally:
+            if dialog is None:
+                await service.remove_leg(group, leg_id)
+        viewer = Viewer(leg_id, call.caller.number, dialog, time.time())
+        dialog.handler = ViewerCall(service, group, viewer)
+        if group.over:
+            await dialog.bye(ENDED)
+            return
+        group.viewers[leg_id] = viewer
+        log.info("viewer.added", channel=group.channel, viewer=viewer.number, leg=leg_id)
+
+
+@dataclass(slots=True, eq=False)
+class SourceCall:
+    """The broadcaster's dialog."""
+
+    service: Broadcasting
+    group: LiveGroup
+    dialog: Dialog
+
+    async def on_reinvite(self, offer: bytes) -> bytes:
+        """Hold, resume or a new address of the broadcaster."""
+        self.group.source_version += 1
+        return await _renegotiate(self.service, self.group, self.dialog, offer, self.group.source_version)
+
+    async def on_info(self, request: Request) -> None:
+        """Nothing a broadcaster can ask for this way."""
+
+    def on_ended(self, cause: str) -> None:
+        """Its BYE ends the broadcast; any other end may be an accident, so the group waits for it."""
+        if self.group.source is not self.dialog or self.group.over:
+            return
+        if cause == "bye":
+            self.service.spawn(end_group(self.service, self.group, ENDED))
+        elif cause != "local":
+            broadcaster_lost(self.service, self.group)
+
+
+@dataclass(slots=True, eq=False)
+class ViewerCall:
+    """A viewer's dialog."""
+
+    service: Broadcasting
+    group: LiveGroup
+    viewer: Viewer
+
+    async def on_reinvite(self, offer: bytes) -> bytes:
+        """Hold, resume or a new address of this viewer; the others are not touched."""
+        self.viewer.sdp_version += 1
+        return await _renegotiate(self.service, self.group, self.viewer.dialog, offer, self.viewer.sdp_version)
+
+    async def on_info(self, request: Request) -> None:
+        """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""
+        if wants_picture(request.body):
+            await self.service.request_keyframe(self.group)
+
+    def on_ended(self, cause: str) -> None:
+        """The viewer is gone: its leg goes too."""
+        if self.group.viewers.pop(self.viewer.leg_id, None) is not None:
+            log.info("viewer.left", channel=self.group.channel, viewer=self.viewer.number, cause=cause)
+            self.service.spawn(self.service.remove_leg(self.group, self.viewer.leg_id))
+
+
+async def _renegotiate(service: Broadcasting, group: LiveGroup, dialog: Dialog, offer: bytes, version: int) -> bytes:
+    plan = plan_leg(offer, "source" if dialog.app["role"] == "source" else "sink", group.formats)
+    spec = plan.leg(dialog.app["leg"], dialog.app["number"], dialog.app["client"])
+    try:
+        leg = await service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
+    except (RelayUnavailable, ControlError) as error:
+        raise Rejected(503, "Media Relay Unavailable", RETRY_AFTER) from error
+    return plan.answer(leg, group.session_id, version)
+
+
+async def _ask_keyframe(dialog: Dialog) -> None:
+    await dialog.info(PICTURE_FAST_UPDATE, CONTENT_TYPE)
+
+
+def _joins(request: Request, plan: Plan) -> bool:
+    """True for a terminal that joins before the answer: ICE credentials, 100rel, and our feature tag."""
+    tagged = any(contact.param(JOIN_FEATURE) is not None for contact in request.contacts)
+    return plan.ice and tagged and "100rel" in request.supported | request.required
