@@ -5,7 +5,7 @@ A view raises SipParseError if its header is missing or malformed; optional head
 
 import re
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from protocols.sip.errors import SipParseError
 from protocols.sip.fields import Headers
@@ -56,6 +56,14 @@ class Message:
 
     headers: Headers
     body: bytes
+
+    def with_top_via(self, via: Via) -> Self:
+        """The same message with its top Via rewritten; every other view read so far is kept."""
+        message = object.__new__(type(self))
+        message.__dict__.update(self.__dict__)
+        message.__dict__.update(headers=self.headers.with_first("via", str(via)), top_via=via)
+        message.__dict__.pop("vias", None)
+        return message
 
     def _need(self, name: str) -> str:
         value = self.headers.get(name)

@@ -1,0 +1,79 @@
+"""Messages on a byte stream (RFC 3261 section 18.3) and the keep-alives between them (RFC 5626 section 4.4.1)."""
+
+import re
+from enum import Enum
+
+from protocols.sip.errors import SipParseError
+
+_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE)
+
+
+class KeepAlive(Enum):
+    """What may stand between messages."""
+
+    PING = b"\r\n\r\n"
+    """To be answered with `KeepAlive.PONG.value`."""
+    PONG = b"\r\n"
+
+
+class StreamFramer:
+    """Cuts a stream into messages. After a SipParseError the stream has lost its place: close the connection."""
+
+    def __init__(self, max_message_bytes: int = 65535, max_header_bytes: int = 32768) -> None:
+        self._max_message = max_message_bytes
+        self._max_header = max_header_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+        self._need: int | None = None
+        self._half_ping = False
+
+    def receive(self, data: bytes) -> list[bytes | KeepAlive]:
+        """Take what the stream brought; give the whole messages and keep-alives it completes."""
+        self._buffer += data
+        found: list[bytes | KeepAlive] = []
+        while self._buffer and (item := self._next()) is not None:
+            found.append(item)
+        return found
+
+    def _next(self) -> bytes | KeepAlive | None:
+        buffer = self._buffer
+        if self._need is None:
+            if buffer[:1] == b"\r" and b"\r\n".startswith(buffer[:2]):
+                return self._keep_alive() if len(buffer) > 1 else None
+            self._half_ping = False
+            end = buffer.find(b"\r\n\r\n", self._searched)
+            if end < 0:
+                self._searched = max(0, len(buffer) - 3)
+            if max(end, self._searched) > self._max_header:
+                raise SipParseError("headers too large")
+            if end < 0:
+                return None
+            self._need = end + 4 + _content_length(bytes(buffer[:end]))
+            if self._need > self._max_message:
+                raise SipParseError("message too large")
+        if len(buffer) < self._need:
+            return None
+        message = bytes(buffer[: self._need])
+        del buffer[: self._need]
+        self._need, self._searched = None, 0
+        return message
+
+    def _keep_alive(self) -> KeepAlive:
+        """CRLF CRLF is a ping; a CRLF alone a pong, unless the other half of a ping follows in the next segment."""
+        ping = self._buffer.startswith(KeepAlive.PING.value)
+        del self._buffer[: 4 if ping else 2]
+        if ping or self._half_ping:
+            self._half_ping = False
+            return KeepAlive.PING
+        self._half_ping = not self._buffer
+        return KeepAlive.PONG
+
+
+def _content_length(head: bytes) -> int:
+    values = {value.strip() for value in _LENGTH.findall(head)}
+    if not values:
+        return 0
+    value = values.pop()
+    if values or not value.isdigit() or len(value) > 9:
+        raise SipParseError("no telling where the message ends")
+    return int(value)

@@ -1,0 +1,415 @@
+"""Transactions (RFC 3261 section 17, RFC 6026, RFC 3581): retransmission, absorption and timeouts, without a socket.
+
+`TransactionLayer` takes parsed messages and the time; what it wants sent and what the user must know come out of
+`to_send()` and `next_event()`. The state machines are two tables in `transaction_table`.
+
+The user's duties: answer every `RequestReceived` once and for all with `send_response`; answer `CancelReceived` (200 to
+the CANCEL, 487 to the INVITE); acknowledge 2xx with `send_stateless(ack)`; repeat a UAS's 2xx (`invite.UasInvite`
+does); find merged requests. A `ResponseReceived` still carries our Via on top: a proxy takes it off with
+`headers.with_first("Via", None)`. Responses that belong to no transaction are dropped (RFC 6026 section 7.2).
+"""
+
+import heapq
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count
+
+from protocols.net import Address, Flow
+from protocols.sip.errors import SipParseError
+from protocols.sip.events import (
+    AckReceived,
+    CancelReceived,
+    ClientTransaction,
+    Event,
+    RequestReceived,
+    ResponseReceived,
+    ServerTransaction,
+    Transaction,
+    TransactionTerminated,
+    TransactionTimeout,
+    TransactionTransportError,
+)
+from protocols.sip.headers import CSeq, Via
+from protocols.sip.message import Request, Response, make_response
+from protocols.sip.transaction_table import ENTRY, TABLE, Action, Cause, State
+
+__all__ = ["AckReceived", "CancelReceived", "ClientTransaction", "Event", "RequestReceived", "ResponseReceived"]
+__all__ += ["ServerTransaction", "Timers", "Transaction", "TransactionLayer", "TransactionTerminated"]
+__all__ += ["TransactionTimeout", "TransactionTransportError"]
+
+MAGIC_COOKIE = "z9hG4bK"
+MAX_TRANSACTIONS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Base timers in seconds (RFC 3261 table 4): T1 round trip, T2 and T4 caps, C the longest wait while it rings."""
+
+    t1: float = 0.5
+    t2: float = 4.0
+    t4: float = 5.0
+    c: float = 185.0
+    trying: float = 0.2
+    """An INVITE without any answer for this long gets a 100 (section 17.2.1)."""
+
+    @property
+    def timeout(self) -> float:
+        """64*T1: timers B, D, F, H, J, L and M."""
+        return 64 * self.t1
+
+
+_Do = Callable[[Transaction, Response | None, Flow, float], None]
+
+
+def _received(status: int) -> Cause:
+    return "1xx" if status < 200 else "2xx" if status < 300 else "failure"
+
+
+def _answered(status: int) -> Cause:
+    return "send 1xx" if status < 200 else "send 2xx" if status < 300 else "send failure"
+
+
+class TransactionLayer:
+    """All transactions of one SIP element. `sent_by` says, per flow, the host and port our Via shows."""
+
+    def __init__(
+        self,
+        timers: Timers | None = None,
+        max_transactions: int = MAX_TRANSACTIONS,
+        sent_by: Callable[[Flow], Address] = lambda flow: flow.local,
+    ) -> None:
+        self.dropped = 0
+        """Responses and ACKs that matched nothing or could not be read."""
+        self._timers = timers or Timers()
+        self._limit = max_transactions
+        self._sent_by = sent_by
+        self._servers: dict[tuple[str, ...], ServerTransaction] = {}
+        self._clients: dict[tuple[str, ...], ClientTransaction] = {}
+        self._by_connection: dict[Flow, set[Transaction]] = {}
+        self._completed: deque[Transaction] = deque()
+        self._heap: list[tuple[float, int, Cause, Transaction]] = []
+        self._order = count()
+        self._out: list[tuple[bytes, Flow]] = []
+        self._events: deque[Event] = deque()
+        self._actions: dict[Action, _Do] = {
+            "send": self._send,
+            "resend": self._resend,
+            "trying": self._send_trying,
+            "pass": self._pass,
+            "ack": self._ack,
+            "cancel": self._cancel_if_wanted,
+            "give up": self._give_up,
+            "extend": self._extend,
+            "timeout": self._timeout,
+            "fail": self._fail,
+        }
+
+    def __len__(self) -> int:
+        return len(self._servers) + len(self._clients)
+
+    # What comes in
+
+    def receive(self, message: Request | Response, flow: Flow, now: float) -> None:
+        """Take one parsed message. Requests should have passed `check_request`; unreadable ones are dropped."""
+        try:
+            if isinstance(message, Response):
+                self._receive_response(message, flow, now)
+            else:
+                self._receive_request(message, flow, now)
+        except SipParseError:
+            self.dropped += 1
+
+    def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
+        method = request.method
+        key = _server_key(request, "INVITE" if method == "ACK" else method)
+        known = self._servers.get(key)
+        if method == "ACK":
+            if known is None or known.state == "accepted":
+                self._events.append(AckReceived(_stamped(request, flow), flow))
+            else:
+                self._feed(known, "ack", now)
+            return
+        if known is not None:
+            self._feed(known, "request", now)
+            return
+        request = _stamped(request, flow)
+        if len(self) >= self._limit and not self._make_room():
+            busy = make_response(request, 503, to_tag=secrets.token_hex(4), headers=(("Retry-After", "5"),))
+            self._out.append((busy.serialise(), _response_flow(request, flow)))
+            return
+        tx = ServerTransaction(
+            "invite server" if method == "INVITE" else "server", key, request, _response_flow(request, flow)
+        )
+        self._servers[key] = tx
+        self._begin(tx, "proceeding" if method == "INVITE" else "trying", now)
+        if method != "CANCEL":
+            self._events.append(RequestReceived(tx, request, flow))
+        elif (invite := self._servers.get((*key[:-1], "INVITE"))) is not None:
+            self._events.append(CancelReceived(invite, tx, request))
+        else:
+            self.send_response(tx, make_response(request, 481, to_tag=secrets.token_hex(4)), now)
+
+    def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
+        tx = self._clients.get((response.top_via.branch, response.cseq.method))
+        if tx is None:
+            self.dropped += 1
+        else:
+            self._feed(tx, _received(response.status), now, response, flow)
+
+    # What goes out
+
+    def send_request(self, request: Request, flow: Flow, now: float) -> ClientTransaction:
+        """Send a request (neither ACK nor CANCEL) with our Via on top. If full: a TransactionTransportError follows."""
+        branch = MAGIC_COOKIE + secrets.token_hex(8)
+        request = self._with_via(request, flow, branch)
+        key = (branch, request.method)
+        tx = ClientTransaction("invite client" if request.method == "INVITE" else "client", key, request, flow)
+        if len(self) >= self._limit and not self._make_room():
+            tx.state = "terminated"
+            self._events.append(TransactionTransportError(tx))
+            return tx
+        self._start_client(tx, now)
+        return tx
+
+    def send_response(self, tx: ServerTransaction, response: Response, now: float) -> None:
+        """Answer a request. After the final response only a 2xx to an INVITE goes out again; others are ignored."""
+        self._feed(tx, _answered(response.status), now, response)
+
+    def send_stateless(self, message: Request | Response, flow: Flow) -> None:
+        """Send without a transaction: an ACK (it gets a Via of ours), or a response for a request refused unread."""
+        if isinstance(message, Request):
+            message = self._with_via(message, flow, MAGIC_COOKIE + secrets.token_hex(8))
+        self._out.append((message.serialise(), flow))
+
+    def cancel(self, tx: ClientTransaction, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Cancel an INVITE we sent (RFC 3261 section 9.1): at once if it rings, at its first 1xx if not yet.
+
+        `headers` (a Reason, say) go into the CANCEL. The INVITE's own end still comes as a response or timeout.
+        """
+        if tx.kind == "invite client" and not tx.cancelled and tx.state in ("calling", "proceeding"):
+            tx.cancelled = True
+            tx.cancel_headers = tuple(headers)
+            if tx.state == "proceeding":
+                self._send_cancel(tx, now)
+
+    def transport_failed(self, flow: Flow, now: float) -> None:
+        """The connection, or the way to this UDP peer, is gone: every transaction on it fails."""
+        if flow.reliable:
+            affected: list[Transaction] = list(self._by_connection.get(flow, ()))
+        else:
+            affected = [tx for tx in (*self._servers.values(), *self._clients.values()) if tx.flow == flow]
+        for tx in affected:
+            self._feed(tx, "error", now)
+
+    def to_send(self) -> list[tuple[bytes, Flow]]:
+        """Take what is to be sent."""
+        out, self._out = self._out, []
+        return out
+
+    def next_event(self) -> Event | None:
+        """Take the next event, or None."""
+        return self._events.popleft() if self._events else None
+
+    # Time
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` must be called, or None."""
+        heap = self._heap
+        while heap:
+            at, _, cause, tx = heap[0]
+            if at == (tx.retry_at if cause == "retry" else tx.expire_at):
+                return at
+            heapq.heappop(heap)
+        return None
+
+    def handle_timer(self, now: float) -> None:
+        """Do all that is due at `now`."""
+        while (at := self.next_timer()) is not None and at <= now:
+            _, _, cause, tx = heapq.heappop(self._heap)
+            if cause == "expire":
+                tx.expire_at = 0.0
+            elif tx.kind == "invite server" and tx.state == "proceeding":
+                tx.retry_at = 0.0
+            else:
+                tx.interval *= 2
+                if tx.kind != "invite client":
+                    tx.interval = min(tx.interval, self._timers.t2)
+                self._schedule(tx, "retry", now + tx.interval)
+            self._feed(tx, cause, now)
+
+    def _schedule(self, tx: Transaction, cause: Cause, at: float) -> None:
+        if cause == "retry":
+            tx.retry_at = at
+        else:
+            tx.expire_at = at
+        heapq.heappush(self._heap, (at, next(self._order), cause, tx))
+        if len(self._heap) > 1000 + 8 * len(self):
+            self._heap = [
+                entry
+                for entry in self._heap
+                if entry[0] == (entry[3].retry_at if entry[2] == "retry" else entry[3].expire_at)
+            ]
+            heapq.heapify(self._heap)
+
+    # The machine: what the tables say, done
+
+    def _feed(
+        self, tx: Transaction, cause: Cause, now: float, response: Response | None = None, flow: Flow | None = None
+    ) -> None:
+        rule = TABLE.get((tx.kind, tx.state, cause))
+        if rule is None:
+            return
+        state, actions = rule
+        for action in actions:
+            self._actions[action](tx, response, flow or tx.flow, now)
+        if state != tx.state:
+            self._enter(tx, state, now)
+
+    def _begin(self, tx: Transaction, state: State, now: float) -> None:
+        if tx.flow.reliable:
+            self._by_connection.setdefault(tx.flow, set()).add(tx)
+        self._enter(tx, state, now)
+
+    def _enter(self, tx: Transaction, state: State, now: float) -> None:
+        if state == "terminated":
+            self._terminate(tx)
+            return
+        tx.state = state
+        entry = ENTRY[tx.kind, state]
+        reliable = tx.flow.reliable
+        if entry.at_once_if_reliable and reliable:
+            self._terminate(tx)
+            return
+        if entry.retry and (entry.retry == "trying" or not reliable):
+            tx.interval = getattr(self._timers, entry.retry)
+            self._schedule(tx, "retry", now + tx.interval)
+        else:
+            tx.retry_at = 0.0
+        if entry.expire:
+            self._schedule(tx, "expire", now + getattr(self._timers, entry.expire))
+        elif not entry.keep_expire:
+            tx.expire_at = 0.0
+        if state == "completed" and tx.kind == "server":
+            self._completed.append(tx)
+
+    def _terminate(self, tx: Transaction) -> None:
+        tx.state = "terminated"
+        tx.retry_at = tx.expire_at = 0.0
+        table = self._servers if isinstance(tx, ServerTransaction) else self._clients
+        table.pop(tx.key, None)
+        if tx.flow.reliable and (mates := self._by_connection.get(tx.flow)):
+            mates.discard(tx)
+            if not mates:
+                del self._by_connection[tx.flow]
+        while self._completed and self._completed[0].state == "terminated":
+            self._completed.popleft()
+        self._events.append(TransactionTerminated(tx))
+
+    def _make_room(self) -> bool:
+        """Forget the oldest answered request, whose only use left is to absorb a retransmission."""
+        if self._completed:
+            self._terminate(self._completed[0])
+        return len(self) < self._limit
+
+    def _send(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if response is not None:
+            tx.last = response.serialise()
+        tx.retry_at = 0.0
+        self._resend(tx, response, flow, now)
+
+    def _resend(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if tx.last:
+            self._out.append((tx.last, tx.flow))
+
+    def _send_trying(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        self._send(tx, make_response(tx.request, 100), flow, now)
+
+    def _pass(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if isinstance(tx, ClientTransaction) and response is not None and not tx.quiet:
+            self._events.append(ResponseReceived(tx, response, flow))
+
+    def _ack(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if response is not None:
+            ack = _companion(tx.request, "ACK", response.headers.get("to"))
+            self._out.append((ack.serialise(), tx.flow))
+
+    def _cancel_if_wanted(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if isinstance(tx, ClientTransaction) and tx.cancelled:
+            self._send_cancel(tx, now)
+
+    def _give_up(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if isinstance(tx, ClientTransaction) and not tx.cancelled:
+            self._send_cancel(tx, now)
+
+    def _extend(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if isinstance(tx, ClientTransaction) and not tx.cancelled:
+            self._schedule(tx, "expire", now + self._timers.c)
+
+    def _timeout(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if not (isinstance(tx, ClientTransaction) and tx.quiet):
+            self._events.append(TransactionTimeout(tx))
+
+    def _fail(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        if not (isinstance(tx, ClientTransaction) and tx.quiet):
+            self._events.append(TransactionTransportError(tx))
+
+    def _start_client(self, tx: ClientTransaction, now: float) -> None:
+        self._clients[tx.key] = tx
+        tx.last = tx.request.serialise()
+        self._out.append((tx.last, tx.flow))
+        self._begin(tx, "calling" if tx.kind == "invite client" else "trying", now)
+
+    def _send_cancel(self, tx: ClientTransaction, now: float) -> None:
+        request = _companion(tx.request, "CANCEL", tx.request.headers.get("to"), tx.cancel_headers)
+        cancel = ClientTransaction("client", (tx.key[0], "CANCEL"), request, tx.flow)
+        cancel.quiet = True
+        self._start_client(cancel, now)
+        self._schedule(tx, "expire", now + self._timers.timeout)
+
+    def _with_via(self, request: Request, flow: Flow, branch: str) -> Request:
+        host, port = self._sent_by(flow)
+        via = Via(flow.transport.upper(), host, port, (("branch", branch), ("rport", None)))
+        return Request(request.method, request.uri, request.headers.prepend("Via", str(via)), request.body)
+
+
+def _companion(request: Request, method: str, to: str | None, more: Iterable[tuple[str, str]] = ()) -> Request:
+    """The ACK or CANCEL of an INVITE's own transaction (RFC 3261 sections 9.1 and 17.1.1.3)."""
+    headers = (
+        request.headers.with_("Via", request.headers.values("via")[0])
+        .only("via", "route", "from", "to", "call-id")
+        .with_("To", to or "")
+        .add(("CSeq", str(CSeq(request.cseq.number, method))), ("Max-Forwards", "70"), *more)
+    )
+    return Request(method, request.uri, headers)
+
+
+def _server_key(request: Request, method: str) -> tuple[str, ...]:
+    """What makes two requests one transaction (RFC 3261 section 17.2.3)."""
+    via = request.top_via
+    branch = via.branch
+    if branch.startswith(MAGIC_COOKIE) and len(branch) > len(MAGIC_COOKIE):
+        host, port = via.sent_by
+        return (branch, host, str(port), method)
+    number = str(request.cseq.number)
+    return (str(via), request.uri, request.call_id, request.from_.tag, number, method)
+
+
+def _stamped(request: Request, flow: Flow) -> Request:
+    """The request with its top Via telling where it really came from (RFC 3261 section 18.2.1, RFC 3581)."""
+    via = request.top_via
+    rport = via.param("rport")
+    if rport is not None:
+        via = via.with_param("rport", str(flow.remote.port))
+    elif via.host == flow.remote.host and via.param("received") is None:
+        return request
+    return request.with_top_via(via.with_param("received", flow.remote.host))
+
+
+def _response_flow(request: Request, flow: Flow) -> Flow:
+    """Back over the connection; over UDP to the source, at the Via's port unless it asked for `rport`."""
+    via = request.top_via
+    if flow.reliable or via.param("rport") is not None or via.sent_by[1] == flow.remote.port:
+        return flow
+    return Flow(flow.transport, flow.local, Address(flow.remote.host, via.sent_by[1]), flow.id)
