@@ -88,9 +88,7 @@ class RtpPacket:
         first = VERSION << 6 | bool(self.padding) << 5 | (extension is not None) << 4 | len(self.csrcs)
         second = self.marker << 7 | self.payload_type
         parts = [
-            _HEADER.pack(
-                first, second, self.sequence & 0xFFFF, self.timestamp & 0xFFFFFFFF, self.ssrc & 0xFFFFFFFF
-            ),
+            _HEADER.pack(first, second, self.sequence & 0xFFFF, self.timestamp & 0xFFFFFFFF, self.ssrc & 0xFFFFFFFF),
             *(_WORD.pack(csrc) for csrc in self.csrcs),
         ]
         if extension is not None:
@@ -143,7 +141,5 @@ def rewrite_header(
 ) -> bytes:
     """A copy of the packet under other numbers (taken modulo their width); the marker stays unless given."""
     second = data[1] & 0x80 if marker is None else marker << 7
-    header = _HEADER.pack(
-        data[0], second | payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc & 0xFFFFFFFF
-    )
+    header = _HEADER.pack(data[0], second | payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc & 0xFFFFFFFF)
     return header + data[HEADER_BYTES:]
