@@ -1,1 +1,5 @@
-"""."""
+"""The command line and the composition root: builds the parts, wires them to each other, supervises them.
+
+`__main__` the commands; `compose` an application server or a relay as one process; `supervisor` both together
+(`dialcast up`); `live` the operator's commands; `logs` structured events; `demo` and `judge` the demonstration.
+"""

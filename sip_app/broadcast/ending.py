@@ -30,7 +30,7 @@ def stopped_by_operator(text: str) -> str:
 
 async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> None:
     """End one broadcast in order; `reason` is the Reason header value for everybody. Idempotent."""
-    if group.over:
+    if group.over():
         return
     began_live = group.state != "opening"
     group.state = "closing"

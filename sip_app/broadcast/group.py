@@ -62,7 +62,6 @@ class LiveGroup:
         """The broadcaster's number: what viewers call."""
         return self.channel.partition("@")[0]
 
-    @property
     def over(self) -> bool:
         """True from the moment the end has begun."""
         return self.state == "closing"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from twisted.internet import endpoints, protocol, reactor, ssl
+from twisted.internet import endpoints, protocol, ssl
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import connectionDone
@@ -74,7 +75,7 @@ class _Wire(amp.AMP):
         self._on_value = on_value
         self._on_lost = on_lost
 
-    @ControlCall.responder  # type: ignore[untyped-decorator]  # Twisted's AMP is untyped
+    @ControlCall.responder
     def called(self, name: str, body: bytes) -> dict[str, Any]:
         """An event from the relay; always acknowledged, what is malformed is logged and dropped."""
         try:
@@ -86,25 +87,28 @@ class _Wire(amp.AMP):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The relay is gone."""
-        super().connectionLost(reason)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self._on_lost()
 
 
 class RelayLink:
     """A link to one relay that is kept up until `stop`."""
 
-    def __init__(self, address: Address, hello: Hello, listener: RelayListener, config: ControlConfig) -> None:
+    def __init__(self, reactor: AsyncioSelectorReactor, address: Address, hello: Hello, config: ControlConfig) -> None:
         self.address = address
         self.relay: HelloReply | None = None
+        self.settled = asyncio.Event()
+        """Set once the first hello has been answered and the listener has dealt with it."""
+        self._reactor = reactor
         self._hello = hello
-        self._listener = listener
         self._config = config
         self._wire: _Wire | None = None
         self._lost = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self, listener: RelayListener) -> None:
         """Begin dialling; returns at once."""
+        self._listener = listener
         self._runner = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -185,10 +189,11 @@ class RelayLink:
         self.relay = reply
         log.info("relay.up", relay=str(self.address), relay_id=reply.relay_id)
         await self._listener.relay_up(reply)
+        self.settled.set()
 
     def _endpoint(self) -> Any:
         host, port = self.address
-        plain: Any = endpoints.HostnameEndpoint(reactor, host, port, timeout=CALL_TIMEOUT)
+        plain: Any = endpoints.HostnameEndpoint(self._reactor, host, port, timeout=CALL_TIMEOUT)
         if self._config.tls_certificate is None or self._config.tls_key is None or self._config.tls_ca is None:
             return plain
         own = ssl.PrivateCertificate.loadPEM(

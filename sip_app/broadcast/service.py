@@ -193,7 +193,7 @@ class BroadcastCalls:
             await call.progress(183, body=body, contact=contact, reliable=True)
             await self._await_join(call, group, leg)
             body = b""
-        if group.over or call.cancelled:
+        if group.over() or call.cancelled:
             raise CallGone
         group.state = "live"
         try:
@@ -230,7 +230,7 @@ class BroadcastCalls:
     async def _take_over(self, call: IncomingCall, group: LiveGroup) -> None:
         """The broadcaster is back: same group, same viewers, a new source leg; the old dialog gets BYE."""
         service = self.service
-        if group.over:
+        if group.over():
             raise Rejected(480, "Broadcast Just Ended")
         if group.grace is not None:
             group.grace.cancel()
@@ -247,7 +247,7 @@ class BroadcastCalls:
             service.silent.discard((group.channel, group.epoch, old_leg))
             if old is not None:
                 service.spawn(old.bye('SIP;cause=200;text="Call taken over by a new one"'))
-            if group.source is None and not group.over:
+            if group.source is None and not group.over():
                 group.state = "live"
                 broadcaster_lost(service, group)
         log.info("broadcast.taken_over", channel=group.channel, epoch=group.epoch)
@@ -271,7 +271,7 @@ class BroadcastCalls:
         try:
             spec = plan.leg(leg_id, call.caller.number, call.caller.client_address.host)
             leg = await service.link.call(AddViewer(group.channel, group.epoch, spec), LegInfo)
-            if group.over or call.cancelled:
+            if group.over() or call.cancelled:
                 raise Rejected(480, "Broadcast Ended")
             dialog = await call.answer(
                 body=plan.answer(leg, group.session_id),
@@ -283,7 +283,7 @@ class BroadcastCalls:
                 await service.remove_leg(group, leg_id)
         viewer = Viewer(leg_id, call.caller.number, dialog, time.time())
         dialog.handler = ViewerCall(service, group, viewer)
-        if group.over:
+        if group.over():
             await dialog.bye(ENDED)
             return
         group.viewers[leg_id] = viewer
@@ -308,7 +308,7 @@ class SourceCall:
 
     def on_ended(self, cause: str) -> None:
         """Its BYE ends the broadcast; any other end may be an accident, so the group waits for it."""
-        if self.group.source is not self.dialog or self.group.over:
+        if self.group.source is not self.dialog or self.group.over():
             return
         if cause == "bye":
             self.service.spawn(end_group(self.service, self.group, ENDED))

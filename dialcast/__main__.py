@@ -1,0 +1,109 @@
+"""`dialcast`: the command line. Every command explains itself with --help; --install-completion adds tab completion."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dialcast.live import live_app
+from provisioning.cli import config_app, subscriber_app
+from provisioning.config import Config
+from provisioning.loader import ConfigError, load_config
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Live broadcasting that needs nothing but a phone number: dial the service number and be live; "
+    "whoever calls your number watches.",
+    epilog="Try: dialcast demo. Or: dialcast up, then dialcast phone broadcast --help.",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(config_app, name="config")
+app.add_typer(subscriber_app, name="subscriber")
+app.add_typer(live_app, name="live")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="YAML file; without one: loopback, subscribers 1001-1009.",
+        envvar="DIALCAST_CONFIG",
+        dir_okay=False,
+    ),
+]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+Overrides = dict[str, object]
+
+
+def _load(path: Path | None, overrides: Overrides | None = None) -> Config:
+    try:
+        return load_config(path, overrides=overrides)
+    except ConfigError as error:
+        typer.echo("\n".join(error.problems), err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def up(
+    config: ConfigFile = None,
+    bind: Annotated[str | None, typer.Option(help="Address to listen on, for signalling and media.")] = None,
+    sip_port: Annotated[int | None, typer.Option(help="SIP port, UDP and TCP; 0 takes a free one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Directory of database and control socket.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
+) -> None:
+    """Run an application server and a relay together, each restarted if it dies.
+
+    Prints one line when ready: ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 service=8888
+    """
+    from dialcast.supervisor import Supervisor
+
+    wanted: dict[str, object | None] = {
+        "sip.bind": bind,
+        "relay.bind": bind,
+        "sip.port": sip_port,
+        "data_dir": str(data_dir) if data_dir else None,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    overrides = {key: value for key, value in wanted.items() if value is not None}
+    _serve_up(config, overrides, Supervisor)
+
+
+@app.command("as")
+def application_server(config: ConfigFile = None, supervised: Supervised = False) -> None:
+    """Run an application server alone; control.connect names its relay."""
+    from dialcast.compose import start
+
+    raise typer.Exit(start("as", _load(config), supervised=supervised))
+
+
+@app.command()
+def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
+    """Run a media relay alone; prints the address application servers dial."""
+    from dialcast.compose import start
+
+    raise typer.Exit(start("relay", _load(config), supervised=supervised))
+
+
+def _serve_up(config: Path | None, overrides: Overrides, supervisor: type) -> None:
+    from dialcast.logs import configure
+
+    loaded = _load(config, overrides)
+    configure(loaded.log, "up")
+    environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
+    if config is not None:
+        environment["DIALCAST_CONFIG"] = str(config)
+    raise typer.Exit(asyncio.run(supervisor(environment).run()))
+
+
+def main() -> None:
+    """Entry point of the `dialcast` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

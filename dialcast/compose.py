@@ -1,0 +1,150 @@
+"""One process of dialcast: an application server or a relay, built from its parts and wired to each other.
+
+Each prints one ready line on stdout once it can be used, and runs until SIGTERM, Ctrl-C, or (supervised) the end of
+its standard input, which is the supervisor's death.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from twisted.internet import asyncioreactor
+
+from dialcast.logs import configure
+from protocols.control import Hello
+from protocols.net import bracketed
+from provisioning.config import Config
+from provisioning.loader import ConfigError
+
+RELAY_WAIT = 2.0
+"""Seconds a starting server waits for its relay, so that it knows what is left before the first call."""
+STOP_WITHIN = 8.0
+"""Seconds all calls may take to end when the server stops."""
+
+Main = Callable[[asyncioreactor.AsyncioSelectorReactor, asyncio.Event], Awaitable[None]]
+log = structlog.get_logger()
+
+
+def run(main: Main, *, supervised: bool) -> int:
+    """Run `main` on the Twisted asyncio reactor until it returns; it is given an event that says stop."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    asyncioreactor.install(loop)
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed  # the module poses as the interfaces it implements; mypy sees only those
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if supervised:
+        os.set_blocking(sys.stdin.fileno(), False)
+        loop.add_reader(sys.stdin.fileno(), _until_orphaned, loop, stop)
+    failure: list[BaseException] = []
+
+    def begin() -> None:
+        async def whole() -> None:
+            try:
+                await main(reactor, stop)
+            except BaseException as error:
+                failure.append(error)
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                reactor.callLater(0, reactor.stop)
+
+        loop.create_task(whole())  # noqa: RUF006 - the reactor runs exactly as long as this task
+
+    reactor.callWhenRunning(begin)
+    reactor.run(installSignalHandlers=False)
+    for error in failure:
+        raise error
+    return 0
+
+
+async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
+    """The application server: store, relay link, SIP, operator's door. Raises ConfigError or OSError at start."""
+    from sip_app.server import ApplicationServer
+
+    from provisioning.store import Store
+    from provisioning.subscribers import provision
+    from sip_app.broadcast.group import Broadcasting
+    from sip_app.broadcast.operator import SOCKET_NAME, OperatorDoor
+    from sip_app.broadcast.relay_link import RelayLink
+    from sip_app.broadcast.service import BroadcastCalls
+    from sip_app.ports import Ports
+
+    if not config.control.relays:
+        raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
+    store = await Store.open(config)
+    await provision(store, config)
+    ports = Ports(store.credentials, store.location, store.diversions, store.broadcasts, store.dialogs, store.secrets)
+    as_id = config.as_id or await store.secrets.as_id()
+    token = config.control.token
+    hello = Hello(as_id, int(time.time() * 1000), token.get_secret_value() if token else "")
+    link = RelayLink(reactor, config.control.relays[0], hello, config.control)
+    service = Broadcasting(config, ports, link, as_id)
+    calls = BroadcastCalls(service)
+    server = ApplicationServer(config, ports, calls, reactor)
+    door = OperatorDoor(service, config.data_path / SOCKET_NAME)
+    leases: asyncio.Task[None] | None = None
+    try:
+        await calls.restore(server.endpoint.restore)
+        link.start(calls)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(link.settled.wait(), RELAY_WAIT)
+        await server.start()
+        await door.start()
+        leases = asyncio.create_task(calls.renew_leases())
+        addresses = ",".join(f"{transport}:{address}" for transport, address in server.addresses)
+        print(f"ready sip={addresses} service={config.service.numbers[0]}", flush=True)
+        await stop.wait()
+        log.info("server.stopping", broadcasts=len(service.open))
+    finally:
+        if leases is not None:
+            leases.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(calls.stop(), STOP_WITHIN)
+        await door.stop()
+        await server.stop()
+        await link.stop()
+        await store.close()
+
+
+async def serve_relay(config: Config, reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
+    """The media relay. Raises OSError when an address cannot be bound."""
+    from media_relay.server import RelayServer
+
+    relay = RelayServer(config, reactor)
+    control = await relay.start()
+    try:
+        print(f"ready control={bracketed(control.host)}:{control.port}", flush=True)
+        await stop.wait()
+    finally:
+        await relay.stop()
+
+
+def start(part: str, config: Config, *, supervised: bool = False) -> int:
+    """Run one part to its end; the exit status. Problems at start are one line on stderr and status 2."""
+    configure(config.log, part)
+    serve = serve_as if part == "as" else serve_relay
+    try:
+        return run(lambda reactor, stop: serve(config, reactor, stop), supervised=supervised)
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+    except OSError as error:
+        print(f"dialcast {part}: {error.strerror or error}", file=sys.stderr)
+    return 2
+
+
+def _until_orphaned(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Standard input is readable: only its end means anything, and it means stop."""
+    with contextlib.suppress(BlockingIOError):
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()

@@ -1,0 +1,74 @@
+"""The operator's commands: what is live on this host, and stopping it, over the application server's Unix socket."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+TIMEOUT = 15.0
+"""Seconds to wait for the answer: stopping a broadcast with many viewers takes a while."""
+SOCKET_NAME = "operator.sock"
+
+live_app = typer.Typer(no_args_is_help=True, help="See and stop the broadcasts of the server on this host.")
+DataDir = Annotated[Path, typer.Option(help="The server's data directory.", envvar="DIALCAST_DATA_DIR")]
+
+
+def ask(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
+    """One command to the server of this data directory; exits with one clear line when there is none."""
+    path = data_dir / SOCKET_NAME
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(TIMEOUT)
+            door.connect(str(path))
+            door.sendall(json.dumps(request).encode() + b"\n")
+            with door.makefile("rb") as answers:
+                answer: dict[str, Any] = json.loads(answers.readline())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        typer.echo(
+            f"no server answers at {path} ({why}): is `dialcast up` running, and is --data-dir its own?", err=True
+        )
+        raise typer.Exit(1) from None
+    return answer
+
+
+@live_app.command("list")
+def list_live(
+    data_dir: DataDir = Path("dialcast-data"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
+) -> None:
+    """List who is live, since when, and who watches."""
+    broadcasts = ask(data_dir, {"command": "list"})["broadcasts"]
+    if as_json:
+        typer.echo(json.dumps(broadcasts))
+        return
+    if not broadcasts:
+        typer.echo("nobody is live")
+        return
+    table = Table("number", "state", "for", "viewers", "media", "forwarded")
+    for row in broadcasts:
+        minutes, seconds = divmod(int(row["seconds"]), 60)
+        watching = f"{len(row['viewers'])}  {' '.join(row['viewers'][:8])}"
+        forwarded = "yes" if row["forwarded"] else "no"
+        table.add_row(
+            row["number"], row["state"], f"{minutes}:{seconds:02}", watching, " ".join(row["media"]), forwarded
+        )
+    Console().print(table)
+
+
+@live_app.command("stop")
+def stop_live(
+    number: Annotated[str, typer.Argument(help="The broadcaster's number.")],
+    reason: Annotated[str, typer.Option(help="What the broadcaster and the viewers are told.")] = "",
+    data_dir: DataDir = Path("dialcast-data"),
+) -> None:
+    """Stop a broadcast: forwarding is withdrawn, everybody's call ends with the reason."""
+    answer = ask(data_dir, {"command": "stop", "number": number, "reason": reason})
+    if not answer["ok"]:
+        typer.echo(answer["error"], err=True)
+        raise typer.Exit(1)
+    typer.echo(f"stopped {answer['number']} ({answer['viewers']} viewers)")

@@ -1,0 +1,143 @@
+"""`dialcast up`: one application server and one relay as child processes, each restarted when it dies.
+
+The children print one ready line on stdout; the ports they took are kept over restarts. Each holds the read end of a
+pipe whose other end is ours, so that none outlives a supervisor that was killed.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+STABLE_AFTER = 5.0
+"""Seconds after which a part that dies is restarted at once again, without back-off."""
+RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
+STOP_PATIENCE = {"as": 8.5, "relay": 1.0}
+"""Seconds a part may take to stop before it is killed; together less than 10."""
+CONFIGURATION_ERROR = 2
+"""Exit status of a part that cannot start with its configuration: trying again is no use."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One supervised child."""
+
+    name: str
+    environment: dict[str, str]
+    process: asyncio.subprocess.Process | None = None
+    ready: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    started_at: float = 0.0
+
+    async def start(self) -> None:
+        """Start the process; its ready line arrives later."""
+        self.started_at = time.monotonic()
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dialcast", self.name, "--supervised"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **self.environment},
+            # Ctrl-C reaches the whole group; the parts are stopped in order by us alone.
+            start_new_session=False,
+            preexec_fn=_ignore_interrupt,
+        )
+        log.info("process.started", name=self.name, pid=self.process.pid)
+
+    async def run_once(self) -> int:
+        """Relay the ready line, wait for the end; the exit status."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            if not self.ready.done():
+                self.ready.set_result(line.decode().strip())
+        return await self.process.wait()
+
+    async def stop(self) -> None:
+        """SIGTERM, then after patience SIGKILL."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.terminate()
+        try:
+            await asyncio.wait_for(self.process.wait(), STOP_PATIENCE[self.name])
+        except TimeoutError:
+            log.warning("process.killed", name=self.name, pid=self.process.pid)
+            self.process.kill()
+            await self.process.wait()
+
+
+class Supervisor:
+    """Keeps both parts running until told to stop."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        token = {"DIALCAST_CONTROL__TOKEN": secrets.token_urlsafe(32)}
+        self._relay = Part("relay", environment | token)
+        self._as = Part("as", environment | token)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start both, print the ready line, keep them up; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        keepers: list[asyncio.Task[int]] = []
+        try:
+            keepers.append(asyncio.create_task(self._keep(self._relay)))
+            if (address := await self._first_ready(self._relay, keepers)) is None:
+                return await self._failed(keepers)
+            control = address.removeprefix("ready control=")
+            self._relay.environment["DIALCAST_RELAY__CONTROL_PORT"] = control.rpartition(":")[2]
+            self._as.environment["DIALCAST_CONTROL__CONNECT"] = f'["{control}"]'
+            keepers.append(asyncio.create_task(self._keep(self._as)))
+            if (ready := await self._first_ready(self._as, keepers)) is None:
+                return await self._failed(keepers)
+            self._as.environment["DIALCAST_SIP__PORT"] = ready.partition(",")[0].rpartition(":")[2].split()[0]
+            print(ready, flush=True)
+            stopped = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({stopped, *keepers}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            return await self._failed(keepers)
+        finally:
+            self._stopping.set()
+            await self._as.stop()
+            await self._relay.stop()
+            for keeper in keepers:
+                keeper.cancel()
+
+    async def _first_ready(self, part: Part, keepers: list[asyncio.Task[int]]) -> str | None:
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
+        waiting: set[asyncio.Future[Any]] = {part.ready, stopped, *keepers}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        return part.ready.result() if part.ready.done() else None
+
+    async def _failed(self, keepers: list[asyncio.Task[int]]) -> int:
+        """The status of the part that gave up, 0 after a regular stop."""
+        return next((keeper.result() for keeper in keepers if keeper.done()), 0)
+
+    async def _keep(self, part: Part) -> int:
+        """Run the part again and again; returns only when it cannot start, or when stopping."""
+        attempt = 0
+        while True:
+            await part.start()
+            status = await part.run_once()
+            if self._stopping.is_set():
+                return 0
+            if status == CONFIGURATION_ERROR or not part.ready.done():
+                return status or 1
+            if time.monotonic() - part.started_at > STABLE_AFTER:
+                attempt = 0
+            delay = RESTART_DELAYS[min(attempt, len(RESTART_DELAYS) - 1)]
+            attempt += 1
+            log.warning("process.died", name=part.name, status=status, restart_in_s=delay)
+            await asyncio.sleep(delay)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
