@@ -1,0 +1,121 @@
+"""What is stored about live broadcasts and confirmed dialogs; ports of the service logic."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from protocols.records import Broadcast, StoredDialog
+from provisioning import schema
+from provisioning.database import Database
+from provisioning.rows import broadcast_row, dialog_row, key_of, to_broadcast, to_dialog
+from provisioning.schema import Rows
+from provisioning.subscriber_store import CachedReads
+
+
+class BroadcastStore(CachedReads):
+    """Which channels are live and who owns them."""
+
+    _rows = Rows(schema.broadcasts)
+    _of = select(schema.broadcasts).where(schema.broadcasts.c.aor == bindparam("aor"))
+    _claim = update(schema.broadcasts).where(
+        schema.broadcasts.c.aor == bindparam("key_aor"), schema.broadcasts.c.epoch == bindparam("old_epoch")
+    )
+    _next_epoch = (
+        update(schema.epochs).where(schema.epochs.c.aor == bindparam("key_aor")).values(epoch=schema.epochs.c.epoch + 1)
+    )
+
+    async def claim(self, broadcast: Broadcast, now: float) -> Broadcast | None:
+        """Claim the channel. None: it is ours now. Else: the live claim that stands (lease not run out)."""
+
+        def write(connection: Connection) -> Broadcast | None:
+            while True:
+                standing = self._standing(connection, broadcast.channel)
+                if standing is None:
+                    connection.execute(insert(schema.broadcasts), broadcast_row(broadcast))
+                    return None
+                same = (standing.as_id, standing.epoch) == (broadcast.as_id, broadcast.epoch)
+                if standing.lease_until > now and not same:
+                    return standing
+                if self._rewrite(connection, broadcast, standing.epoch):
+                    return None
+
+        return await self._database.run(
+            write, lambda standing: self._cache.put(broadcast.channel, standing or broadcast)
+        )
+
+    async def next_epoch(self, channel: str) -> int:
+        """A number larger than every epoch this channel ever had, durable."""
+
+        def write(connection: Connection) -> int:
+            if connection.execute(self._next_epoch, {"key_aor": channel}).rowcount == 0:
+                connection.execute(insert(schema.epochs), {"aor": channel, "epoch": 1})
+            found = select(schema.epochs.c.epoch).where(schema.epochs.c.aor == channel)
+            return int(connection.execute(found).scalar_one())
+
+        return await self._database.run(write)
+
+    async def update(self, broadcast: Broadcast) -> None:
+        """Rewrite the claim of this channel and epoch (state, lease, media); nothing if another epoch stands."""
+
+        def written(done: bool) -> None:
+            if done:
+                self._cache.put(broadcast.channel, broadcast)
+
+        await self._database.run(lambda connection: self._rewrite(connection, broadcast, broadcast.epoch), written)
+
+    async def release(self, channel: str, epoch: int) -> None:
+        """Remove the claim of this epoch."""
+        table = schema.broadcasts
+        statement = delete(table).where(table.c.aor == channel, table.c.epoch == epoch)
+
+        def changed(known: Broadcast | None) -> Broadcast | None:
+            return None if known and known.epoch == epoch else known
+
+        await self._database.run(
+            lambda connection: connection.execute(statement), lambda _: self._cache.change(channel, changed)
+        )
+
+    async def get(self, channel: str) -> Broadcast | None:
+        """The claim that stands for the channel, or None."""
+        return await self._read(channel, None, lambda connection: self._standing(connection, channel))
+
+    async def all(self) -> Sequence[Broadcast]:
+        """Every claim that stands."""
+        return await self._database.run(
+            lambda connection: [to_broadcast(row) for row in connection.execute(select(schema.broadcasts))]
+        )
+
+    def _standing(self, connection: Connection, channel: str) -> Broadcast | None:
+        row = connection.execute(self._of, {"aor": channel}).one_or_none()
+        return to_broadcast(row) if row else None
+
+    def _rewrite(self, connection: Connection, broadcast: Broadcast, old_epoch: int) -> bool:
+        keys = {"key_aor": broadcast.channel, "old_epoch": old_epoch}
+        return connection.execute(self._claim, keys | broadcast_row(broadcast)).rowcount > 0
+
+
+class DialogStore:
+    """Confirmed dialogs, so that a restarted server holds its calls again."""
+
+    _rows = Rows(schema.dialogs)
+    _drop = delete(schema.dialogs).where(schema.dialogs.c.dialog_key == bindparam("dialog_key"))
+    _of = select(schema.dialogs).where(schema.dialogs.c.as_id == bindparam("as_id"))
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def save(self, dialog: StoredDialog) -> None:
+        """Insert or rewrite one dialog."""
+        row = dialog_row(dialog)
+        await self._database.run(lambda connection: self._rows.put(connection, row))
+
+    async def delete(self, dialog_id: str) -> None:
+        """Forget one dialog."""
+        key = {"dialog_key": key_of(dialog_id)}
+        await self._database.run(lambda connection: connection.execute(self._drop, key))
+
+    async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:
+        """All dialogs of one application server."""
+        return await self._database.run(
+            lambda connection: [to_dialog(row) for row in connection.execute(self._of, {"as_id": as_id})]
+        )

@@ -1,0 +1,136 @@
+"""The tables, in SQL any database understands, and their version.
+
+Times are Unix seconds. Contacts may be longer than an index key may be, so their digest is the key.
+`apply_schema` brings an older database up and refuses a newer one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    insert,
+    select,
+    update,
+)
+
+SCHEMA_VERSION = 1
+MAX_AOR_LENGTH = 320
+"""Characters in an address of record, enough for 20 digits and the longest host name; a longer one is nobody's."""
+
+metadata = MetaData()
+
+
+def _aor() -> Column[str]:
+    return Column("aor", String(MAX_AOR_LENGTH), primary_key=True)
+
+
+facts = Table("facts", metadata, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
+"""Single values: the schema version, this server's name, secrets (hex)."""
+
+subscribers = Table(
+    "subscribers",
+    metadata,
+    _aor(),
+    Column("number", String(32), nullable=False),
+    Column("realm", String(255), nullable=False),
+    Column("ha1", Text, nullable=False, comment="JSON object: digest algorithm -> H(number:realm:password)"),
+    Column("display_name", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+)
+bindings = Table(
+    "bindings",
+    metadata,
+    _aor(),
+    Column("contact_key", String(32), primary_key=True),
+    Column("contact", Text, nullable=False),
+    Column("call_id", Text, nullable=False),
+    Column("cseq", BigInteger, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+    Column("q", Double, nullable=False),
+    Column("flow", Text, nullable=False),
+    Column("path", Text, nullable=False, comment="JSON list of URIs"),
+    Column("instance_id", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    Column("received_at", Double, nullable=False),
+)
+forwardings = Table(
+    "forwardings",
+    metadata,
+    _aor(),
+    Column("target", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+overlays = Table(
+    "overlays",
+    metadata,
+    _aor(),
+    Column("target", Text, nullable=False),
+    Column("group_id", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+epochs = Table("epochs", metadata, _aor(), Column("epoch", BigInteger, nullable=False))
+broadcasts = Table(
+    "broadcasts",
+    metadata,
+    _aor(),
+    Column("epoch", BigInteger, nullable=False),
+    Column("as_id", String(64), nullable=False),
+    Column("relay_id", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("media", Text, nullable=False),
+    Column("leg_id", Text, nullable=False),
+)
+dialogs = Table(
+    "dialogs",
+    metadata,
+    Column("dialog_key", String(32), primary_key=True),
+    Column("dialog_id", Text, nullable=False),
+    Column("as_id", String(64), nullable=False, index=True),
+    Column("group_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+)
+
+_MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+"""Steps that bring a database of version n (the key) to n + 1."""
+
+
+class Rows:
+    """Writes whole rows of one table by primary key; statements are built once, values are bound."""
+
+    def __init__(self, table: Table) -> None:
+        keys = [column.name for column in table.primary_key]
+        self._insert = insert(table)
+        self._update = update(table).where(*(table.c[key] == bindparam(f"key_{key}") for key in keys))
+        self._keys = keys
+
+    def put(self, connection: Connection, row: dict[str, Any]) -> None:
+        """Write the row, new or not. Portable: an update, and an insert where it found nothing to update."""
+        values = {name: value for name, value in row.items() if name not in self._keys}
+        values |= {f"key_{key}": row[key] for key in self._keys}
+        if connection.execute(self._update, values).rowcount == 0:
+            connection.execute(self._insert, row)
+
+
+def apply_schema(connection: Connection) -> None:
+    """Create the tables or bring them to this version. ValueError when a newer dialcast made them."""
+    metadata.create_all(connection)
+    found = connection.scalar(select(facts.c.value).where(facts.c.name == "schema_version"))
+    version = SCHEMA_VERSION if found is None else int(found)
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"the database has schema {version}, this dialcast knows {SCHEMA_VERSION}: upgrade dialcast")
+    for step in range(version, SCHEMA_VERSION):
+        _MIGRATIONS[step](connection)
+    if found is None or version < SCHEMA_VERSION:
+        Rows(facts).put(connection, {"name": "schema_version", "value": str(SCHEMA_VERSION)})

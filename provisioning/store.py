@@ -1,0 +1,79 @@
+"""The store as `dialcast` opens it: one database with everything dialcast must not forget, a port for each concern."""
+
+import math
+import secrets
+import time
+from typing import Self
+
+from sqlalchemy import URL, Connection, insert, select
+
+from provisioning import schema
+from provisioning.cache import Cache
+from provisioning.call_store import BroadcastStore, DialogStore
+from provisioning.config import Config
+from provisioning.database import Database, private_directory
+from provisioning.subscriber_store import CredentialStore, DiversionStore, LocationStore
+
+
+class SecretStore:
+    """Server-held facts, e.g. the nonce key, made once and kept."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def secret(self, name: str) -> bytes:
+        """The 32-byte secret of this name, created at first use."""
+        return bytes.fromhex(await self._kept(f"secret {name}", secrets.token_hex(32)))
+
+    async def as_id(self) -> str:
+        """This installation's application server name, random, created at first use."""
+        return await self._kept("as_id", f"as-{secrets.token_hex(6)}")
+
+    async def _kept(self, name: str, fresh: str) -> str:
+        def write(connection: Connection) -> str:
+            found = connection.scalar(select(schema.facts.c.value).where(schema.facts.c.name == name))
+            if found is None:
+                connection.execute(insert(schema.facts), {"name": name, "value": fresh})
+            return fresh if found is None else found
+
+        return await self._database.run(write)
+
+
+class Store:
+    """An open database and its ports. Belongs to the event loop it was opened on."""
+
+    def __init__(self, database: Database, entries: int, lifetime: float) -> None:
+        self._database = database
+        self._caches = [Cache[object](entries, lifetime) for _ in range(4)]
+        credentials, location, diversions, broadcasts = self._caches
+        self.credentials = CredentialStore(database, credentials)
+        self.location = LocationStore(database, location)
+        self.diversions = DiversionStore(database, diversions)
+        self.broadcasts = BroadcastStore(database, broadcasts)
+        self.dialogs = DialogStore(database)
+        self.secrets = SecretStore(database)
+        database.on_foreign_change = self._forget
+
+    @classmethod
+    async def open(cls, config: Config) -> Self:
+        """Open (at first: make) the configured database. Raises StoreError with what is wrong in one line."""
+        settings = config.store
+        if settings.url is None:
+            private_directory(config.data_path)
+            url: str | URL = URL.create("sqlite", database=str(config.data_path / "dialcast.db"))
+        else:
+            url = settings.url.get_secret_value()
+        watch_interval = max(settings.cache_seconds / 2, 0.05)
+        database = await Database.open(url, settings.commit_interval_ms / 1000, watch_interval)
+        ageless = database.notices_changes and settings.cache_seconds > 0
+        store = cls(database, settings.cache_entries, math.inf if ageless else settings.cache_seconds)
+        await store.location.purge(time.time())
+        return store
+
+    async def close(self) -> None:
+        """Finish what was asked before, then close the database."""
+        await self._database.close()
+
+    def _forget(self) -> None:
+        for cache in self._caches:
+            cache.clear()
