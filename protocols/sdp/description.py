@@ -59,6 +59,12 @@ class Candidate:
     type: str = "host"
     extra: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def host(cls, address: str, port: int, component: int = 1) -> "Candidate":
+        """The only candidate of an agent with one address (RFC 8445 section 5.1.2 for the priority)."""
+        priority = 126 << 24 | 0xFFFF << 8 | 256 - component
+        return cls("1", component, "UDP", priority, address, port)
+
     def __str__(self) -> str:
         tail = "".join(f" {name} {value}" for name, value in self.extra)
         return (

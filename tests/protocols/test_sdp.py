@@ -37,6 +37,8 @@ def test_pjsua2_offers_ice() -> None:
     assert (audio.ice_ufrag, audio.ice_pwd) == ("2532a340", "23a4c6ed27644c0a3959bbcf")
     assert audio.control_port == 4006
     assert audio.candidates[0] == Candidate("Hc0000202", 1, "UDP", 2130706431, "192.0.2.2", 4031)
+    ours = [Candidate.host("192.0.2.2", 4031), Candidate.host("192.0.2.2", 4006, component=2)]
+    assert [candidate.priority for candidate in audio.candidates] == [candidate.priority for candidate in ours]
     assert audio.format(8) == Format(8, "PCMA", 8000)
 
 
@@ -201,7 +203,7 @@ def test_our_own_offer_stays_small() -> None:
                 rtcp_mux=True,
                 ice_ufrag="abcdefgh",
                 ice_pwd="abcdefghabcdefghabcdefgh",
-                candidates=(Candidate("1", 1, "UDP", 2130706431, "192.168.100.100", 40000 + 2 * index),),
+                candidates=(Candidate.host("192.168.100.100", 40000 + 2 * index),),
             )
             for index, (kind, formats_) in enumerate(
                 [
