@@ -24,6 +24,7 @@ MAX_BYTES = 32_768
 MAX_MEDIA = 32
 MAX_FORMATS = 128
 MAX_CANDIDATES = 64
+MAX_FEEDBACK = 32
 
 STATIC_FORMATS: dict[int, tuple[str, int]] = {
     0: ("PCMU", 8000),
@@ -190,11 +191,12 @@ def _formats(tokens: list[str], section: _Section) -> tuple[Format, ...]:
     parameters = {number: rest for number, rest in map(_numbered, section.take("fmtp")) if number is not None}
     feedback: dict[int, list[str]] = {number: [] for number in types}
     for value in section.take("rtcp-fb"):
-        target, _, rest = value.partition(" ")
+        target, _, kind = value.partition(" ")
         number = _number(target)
-        for each in types if target == "*" else [number]:
-            if each in feedback and rest.strip() and rest.strip() not in feedback[each]:
-                feedback[each].append(rest.strip())
+        for each in types if target == "*" else [number] if number in types else []:
+            known = feedback[each]
+            if kind.strip() and len(known) < MAX_FEEDBACK and kind.strip() not in known:
+                known.append(kind.strip())
     return tuple(
         Format(
             number,

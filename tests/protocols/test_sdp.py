@@ -4,6 +4,7 @@ The samples of baresip and pjsua2 were captured from the wire; linphone's was pu
 """
 
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -139,6 +140,32 @@ def test_broken_lines_raise_nothing_but_sdp_error(lines: list[str]) -> None:
     except SdpError:
         return
     assert parse(description.serialise()).media == description.media
+
+
+OFFERS = [path.read_bytes() for path in sorted(SAMPLES.glob("*.sdp"))]
+
+
+@given(st.data())
+def test_damaged_offers_raise_nothing_but_sdp_error(data: st.DataObject) -> None:
+    offer = bytearray(data.draw(st.sampled_from(OFFERS)))
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(offer) - 1))
+        offer[at : at + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=10))
+    try:
+        description = parse(bytes(offer))
+    except SdpError:
+        return
+    parse(description.serialise())
+
+
+def test_the_worst_offer_that_fits_is_read_quickly() -> None:
+    formats_ = " ".join(map(str, range(128)))
+    feedback = "".join(f"a=rtcp-fb:* {number}\n" for number in range(1800))
+    offer = f"v=0\no=- 1 1 IN IP4 h\nm=video 9 RTP/AVP {formats_}\n{feedback}"
+    began = process_time()
+    (video,) = parse(offer).media
+    assert process_time() - began < 1
+    assert len(video.formats[0].feedback) == 32
 
 
 @pytest.mark.parametrize(
