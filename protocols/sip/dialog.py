@@ -12,7 +12,7 @@ from protocols.net import Address, Flow
 from protocols.sip.errors import SipParseError
 from protocols.sip.headers import CSeq, NameAddr
 from protocols.sip.message import Headers, Request, Response
-from protocols.sip.uri import SipUri, parse_uri
+from protocols.sip.uri import SipUri
 
 DialogId = tuple[str, str, str]
 """Call-ID, local tag, remote tag."""
@@ -161,7 +161,7 @@ def uas_dialog(request: Request, local_tag: str, contact: str, flow: Flow) -> Di
         remote_target=str(request.contacts[0].uri),
         local_target=contact,
         flow=flow,
-        secure=request.uri.startswith("sips:"),
+        secure=request.uri[:5].lower() == "sips:",
     )
 
 
@@ -184,12 +184,12 @@ def uac_dialog(request: Request, response: Response, flow: Flow) -> DialogState:
         remote_target=str(response.contacts[0].uri),
         local_target=request.headers.get("contact") or "",
         flow=flow,
-        secure=isinstance(uri := parse_uri(request.uri), SipUri) and uri.scheme == "sips",
+        secure=request.uri[:5].lower() == "sips:",
     )
 
 
 def incoming_id(message: Request | Response) -> DialogId:
-    """The dialog a message from the peer belongs to, as `DialogState.id` has it: a request's To is us, a response's not."""
+    """The `DialogState.id` of the dialog a message from the peer belongs to."""
     if isinstance(message, Request):
         return message.call_id, message.to.tag, message.from_.tag
     return message.call_id, message.from_.tag, message.to.tag

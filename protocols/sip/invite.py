@@ -144,7 +144,8 @@ class UasInvite:
 
     def receive_ack(self, request: Request) -> bool:
         """Take an ACK of this dialog. False if it is not the first for our 2xx."""
-        if self._accept is None or not self._give_up_at or request.cseq.number != self.request.cseq.number:
+        unsent = self._accept is None or self._pending is not None
+        if unsent or not self._give_up_at or request.cseq.number != self.request.cseq.number:
             return False
         self._stop()
         self._accept = None

@@ -27,8 +27,8 @@ class SessionTimer:
 def agree(request: Request, preferred: int = 1800, min_se: int = MIN_SE) -> SessionTimer:
     """The timer for an INVITE or UPDATE we accept (section 9), at most `preferred` seconds unless its Min-SE is higher.
 
-    Raises BadRequest(422) when the peer asks for less than `min_se`: answer it with a `Min-SE` header. A peer that knows
-    no timers is refreshed by us. Raises SipParseError for unreadable headers.
+    Raises BadRequest(422) when the peer asks for less than `min_se`: answer it with a `Min-SE` header. A peer that
+    knows no timers is refreshed by us. Raises SipParseError for unreadable headers.
     """
     supported = "timer" in request.supported or "timer" in request.required
     asked = request.session_expires
@@ -42,5 +42,5 @@ def agree(request: Request, preferred: int = 1800, min_se: int = MIN_SE) -> Sess
 
 
 def deadline(interval: int, we_refresh: bool, refreshed_at: float) -> float:
-    """When to act: halfway through, refresh; where the peer should have, shortly before the end, send BYE (section 10)."""
+    """When to refresh (halfway), or, where the peer should have, to send BYE: shortly before the end (section 10)."""
     return refreshed_at + (interval / 2 if we_refresh else interval - min(32.0, interval / 3))
