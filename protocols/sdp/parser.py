@@ -4,7 +4,6 @@ Refused is only what leaves nothing to answer: no v=0, no usable o= or m= line, 
 be bare LF; unknown lines are skipped; an attribute whose value makes no sense is kept verbatim, not believed.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -40,6 +39,25 @@ STATIC_FORMATS: dict[int, tuple[str, int]] = {
 }
 """Payload types that need no rtpmap (RFC 3551 section 6), those still met on phones."""
 
+_READ = frozenset(
+    {
+        "rtpmap",
+        "fmtp",
+        "rtcp-fb",
+        "rtcp",
+        "rtcp-mux",
+        "ice-lite",
+        "ice-ufrag",
+        "ice-pwd",
+        "candidate",
+        "setup",
+        "connection",
+        "mid",
+        "label",
+        "ptime",
+    }
+)
+"""Attributes with a field of their own, at session or media level."""
 _DIRECTIONS: dict[str, Direction] = {direction: direction for direction in get_args(Direction)}
 
 
@@ -50,27 +68,25 @@ class _Section:
     media_line: str = ""
     connection: str = ""
     bandwidth: list[tuple[str, int]] = field(default_factory=list)
-    attributes: list[tuple[str, str | None]] = field(default_factory=list)
+    direction: Direction | None = None
+    read: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in _READ})
+    """Values of the attributes that have a field of their own, by name."""
+    kept: list[tuple[str, str | None]] = field(default_factory=list)
+    """All other attributes in order."""
 
-    def take(self, *names: str) -> Iterator[str]:
-        """Remove the attributes of these names and yield their values, "" for a flag."""
-        taken = [value or "" for name, value in self.attributes if name in names]
-        self.attributes = [pair for pair in self.attributes if pair[0] not in names]
-        yield from taken
+    def add(self, attribute: str) -> None:
+        """Sort in one a= line."""
+        name, colon, value = attribute.partition(":")
+        if name in _DIRECTIONS:
+            self.direction = _DIRECTIONS[name]
+        elif name in self.read:
+            self.read[name].append(value.strip())
+        else:
+            self.kept.append((name, value.strip() if colon else None))
 
     def last(self, name: str, default: str = "") -> str:
-        """Remove an attribute and return its last value."""
-        return ([default, *self.take(name)])[-1]
-
-    def flag(self, name: str) -> bool:
-        """Remove a flag attribute and say whether it was there."""
-        return any(True for _ in self.take(name))
-
-    def direction(self, default: Direction) -> Direction:
-        """Remove the direction attributes and return the last one."""
-        found = [name for name, _ in self.attributes if name in _DIRECTIONS]
-        self.attributes = [pair for pair in self.attributes if pair[0] not in _DIRECTIONS]
-        return _DIRECTIONS[found[-1]] if found else default
+        """The last value of an attribute."""
+        return self.read[name][-1] if self.read[name] else default
 
 
 def parse(data: bytes | str) -> SessionDescription:
@@ -104,13 +120,12 @@ def parse(data: bytes | str) -> SessionDescription:
                 if bandwidth_kind and (kbits := _number(amount)) is not None:
                     section.bandwidth.append((bandwidth_kind, kbits))
             case "a" if value:
-                attribute, colon, rest = value.partition(":")
-                section.attributes.append((attribute, rest.strip() if colon else None))
+                section.add(value)
     if origin is None:
         raise SdpError("no o= line")
     common = _Common(
         connection=session.connection,
-        direction=session.direction("sendrecv"),
+        direction=session.direction or "sendrecv",
         ice_ufrag=session.last("ice-ufrag"),
         ice_pwd=session.last("ice-pwd"),
         setup=session.last("setup"),
@@ -120,8 +135,8 @@ def parse(data: bytes | str) -> SessionDescription:
         name=name,
         connection=session.connection,
         bandwidth=tuple(session.bandwidth),
-        ice_lite=session.flag("ice-lite"),
-        attributes=tuple(session.attributes),
+        ice_lite=bool(session.read["ice-lite"]),
+        attributes=tuple(session.kept),
         media=tuple(_media(section, common) for section in sections[1:]),
     )
 
@@ -157,10 +172,10 @@ def _media(section: _Section, common: _Common) -> Media:
         formats=formats,
         other_formats=() if is_rtp else tuple(tokens),
         connection=section.connection or common.connection,
-        direction=section.direction(common.direction),
+        direction=section.direction or common.direction,
         bandwidth=tuple(section.bandwidth),
         rtcp_port=rtcp_port if rtcp_port is None or rtcp_port <= 0xFFFF else None,
-        rtcp_mux=section.flag("rtcp-mux"),
+        rtcp_mux=bool(section.read["rtcp-mux"]),
         ice_ufrag=section.last("ice-ufrag", common.ice_ufrag),
         ice_pwd=section.last("ice-pwd", common.ice_pwd),
         candidates=candidates,
@@ -169,7 +184,7 @@ def _media(section: _Section, common: _Common) -> Media:
         mid=section.last("mid"),
         label=section.last("label"),
         ptime=ptime,
-        attributes=(*section.attributes, *odd_candidates),
+        attributes=(*section.kept, *odd_candidates),
     )
     if is_rtp and not formats and port:
         raise SdpError("RTP m= line without a payload type")
@@ -181,16 +196,16 @@ def _formats(tokens: list[str], section: _Section) -> tuple[Format, ...]:
     maps: dict[int, tuple[str, int, int]] = {
         number: (*STATIC_FORMATS[number], 1) for number in types if number in STATIC_FORMATS
     }
-    for value in section.take("rtpmap"):
+    for value in section.read["rtpmap"]:
         number, encoding = _numbered(value)
         name, _, rate_text = encoding.partition("/")
         rate, _, channels = rate_text.partition("/")
         clock_rate = _number(rate)
         if number is not None and name.strip() and clock_rate:
             maps[number] = (name.strip(), clock_rate, _number(channels) or 1)
-    parameters = {number: rest for number, rest in map(_numbered, section.take("fmtp")) if number is not None}
+    parameters = {number: rest for number, rest in map(_numbered, section.read["fmtp"]) if number is not None}
     feedback: dict[int, list[str]] = {number: [] for number in types}
-    for value in section.take("rtcp-fb"):
+    for value in section.read["rtcp-fb"]:
         target, _, kind = value.partition(" ")
         number = _number(target)
         for each in types if target == "*" else [number] if number in types else []:
@@ -212,7 +227,7 @@ def _formats(tokens: list[str], section: _Section) -> tuple[Format, ...]:
 def _candidates(section: _Section) -> tuple[tuple[Candidate, ...], Attributes]:
     good: list[Candidate] = []
     odd: list[tuple[str, str | None]] = []
-    for value in section.take("candidate"):
+    for value in section.read["candidate"]:
         candidate = _candidate(value)
         if candidate is None:
             odd.append(("candidate", value))
