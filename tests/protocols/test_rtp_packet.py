@@ -87,9 +87,13 @@ def test_rewriting_changes_only_the_numbers(packet: RtpPacket, other: RtpPacket)
 
 def test_the_marker_can_be_set_while_rewriting() -> None:
     data = RtpPacket(96, 1, 2, 3, b"x").serialise()
-    assert peek_header(
-        rewrite_header(data, payload_type=97, sequence=5, timestamp=6, ssrc=7, marker=True)
-    ) == (97, True, 5, 6, 7)
+    assert peek_header(rewrite_header(data, payload_type=97, sequence=5, timestamp=6, ssrc=7, marker=True)) == (
+        97,
+        True,
+        5,
+        6,
+        7,
+    )
 
 
 def test_values_without_room_in_the_header_are_refused() -> None:
