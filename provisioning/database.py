@@ -242,6 +242,8 @@ def private_directory(path: Path) -> None:
 def private_file(path: Path) -> None:
     """Make the file, or an existing one, readable by its owner alone (SQLite gives -wal and -shm the same mode), and
     its name durable. Raises StoreError."""
+    if path.exists() and not path.is_file():  # never change the mode of a device or directory
+        raise StoreError(f"database {path}: is not a regular file")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.fchmod(descriptor, 0o600)

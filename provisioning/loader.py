@@ -1,8 +1,8 @@
 """Reading the configuration: a YAML file, then environment variables, then command-line overrides, into `Config`.
 
 Every mistake becomes one line that names its place and its key, as `dialcast.yaml:7: sip.prot: unknown key; did you
-mean 'port'?`. Values are never quoted in errors, because any of them may be a secret. YAML scalars are taken as the
-text written and typed by the model alone, so a number keeps its leading zeros and a password `1e3` stays itself.
+mean 'port'?`. A secret is never part of an error. YAML scalars are taken as the text written and typed
+by the model alone, so a number keeps its leading zeros and a password `1e3` stays itself.
 """
 
 import difflib
