@@ -139,7 +139,7 @@ class DialogState:
 
 
 def _without_tag(value: NameAddr) -> str:
-    return str(replace(value, params=tuple(item for item in value.params if item[0].lower() != "tag")))
+    return str(replace(value, params=tuple(item for item in value.params if item[0] != "tag")))
 
 
 def uas_dialog(request: Request, local_tag: str, contact: str, flow: Flow) -> DialogState:

@@ -94,6 +94,11 @@ class Headers:
         lines = self._by_key().get(_KEYS.get(name) or header_key(name), ())
         return [element for line in lines if line for element in split_list(line)]
 
+    def repeated(self, *names: str) -> str | None:
+        """The first of these header names that has more than one line, or None."""
+        index = self._by_key()
+        return next((name for name in names if len(index.get(header_key(name), ())) > 1), None)
+
     def with_(self, name: str, *values: str) -> "Headers":
         """The header set to these lines, where its first line stood, or at the end."""
         key = header_key(name)

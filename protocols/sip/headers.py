@@ -1,6 +1,7 @@
 """Typed header values (RFC 3261 section 20 and the RFC named at each), each with `parse(text)` and `str()`.
 
-Parameters are held as written, quotes included; the accessors unquote. Everything malformed raises SipParseError.
+Parameter names are kept in lower case, values as written, quotes included; the accessors unquote. Everything malformed
+raises SipParseError.
 """
 
 import re
@@ -83,7 +84,7 @@ def parse_params(text: str) -> Params:
     found: list[tuple[str, str | None]] = []
     for part in parts:
         name, equals, value = part.partition("=")
-        name = name.strip()
+        name = name.strip().lower()
         if name:
             found.append((name, value.strip() if equals else None))
         elif equals:
@@ -314,7 +315,7 @@ class HistoryEntry:
         index = entry.param("index") or ""
         if not _INDEX.fullmatch(index):
             raise SipParseError("malformed History-Info index")
-        return cls(entry.uri, index, tuple(item for item in entry.params if item[0].lower() != "index"))
+        return cls(entry.uri, index, tuple(item for item in entry.params if item[0] != "index"))
 
     @property
     def cause(self) -> int | None:
@@ -339,7 +340,7 @@ class DiversionEntry:
     def parse(cls, text: str) -> "DiversionEntry":
         """Read one entry."""
         entry = NameAddr.parse(text)
-        rest = tuple(item for item in entry.params if item[0].lower() not in ("reason", "counter"))
+        rest = tuple(item for item in entry.params if item[0] not in ("reason", "counter"))
         counter = number(entry.param("counter") or "1", 100, clamp=True)
         return cls(entry.uri, entry.param("reason") or "unknown", counter, rest)
 

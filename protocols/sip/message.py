@@ -25,7 +25,7 @@ MAX_HEADER_LINES = 256
 _VERSION = re.compile(r"SIP/[0-9]{1,3}\.[0-9]{1,3}", re.IGNORECASE)
 _STATUS = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9])(?: (.*))?", re.IGNORECASE | re.DOTALL)
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
-_SINGLE = ("call-id", "cseq", "from", "to", "max-forwards", "content-length")
+_SINGLE = ("Call-ID", "CSeq", "From", "To", "Max-Forwards", "Content-Length")
 _DIALOG_METHODS = frozenset(("INVITE", "SUBSCRIBE", "REFER", "NOTIFY"))
 
 REASONS = {
@@ -148,9 +148,8 @@ def check_request(request: Request) -> None:
     """
     if request.version != "SIP/2.0":
         raise BadRequest(505, REASONS[505])
-    for name in _SINGLE:
-        if len(request.headers.all(name)) > 1:
-            raise BadRequest(400, f"Repeated {name}")
+    if (repeated := request.headers.repeated(*_SINGLE)) is not None:
+        raise BadRequest(400, f"Repeated {repeated}")
     try:
         _read_all(request)
     except BadRequest:

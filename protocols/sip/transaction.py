@@ -399,12 +399,13 @@ def _server_key(request: Request, method: str) -> tuple[str, ...]:
 def _stamped(request: Request, flow: Flow) -> Request:
     """The request with its top Via telling where it really came from (RFC 3261 section 18.2.1, RFC 3581)."""
     via = request.top_via
-    rport = via.param("rport")
-    if rport is not None:
-        via = via.with_param("rport", str(flow.remote.port))
-    elif via.host == flow.remote.host and via.param("received") is None:
+    params = dict(via.params)
+    if "rport" in params:
+        params["rport"] = str(flow.remote.port)
+    elif via.host == flow.remote.host and "received" not in params:
         return request
-    return request.with_top_via(via.with_param("received", flow.remote.host))
+    params["received"] = flow.remote.host
+    return request.with_top_via(Via(via.transport, via.host, via.port, tuple(params.items())))
 
 
 def _response_flow(request: Request, flow: Flow) -> Flow:

@@ -1,6 +1,7 @@
 """SIP and tel URIs (RFC 3261 section 19.1, RFC 3966), their comparison, and the key under which a number is kept.
 
 Parts are held as written (%-escapes and all), so that a URI goes out as it came in; `param` and `number_key` decode.
+Only what is case-insensitive (scheme, host, parameter names) is made lower case.
 """
 
 import re
@@ -35,9 +36,9 @@ _CACHED_LENGTH = 200
 
 
 def find_param(params: Params, name: str) -> str | None:
-    """The value of the parameter `name` (lower case) as written; "" for a flag, None when absent."""
+    """The value of the parameter `name` (lower case, as all names are kept); "" for a flag, None when absent."""
     for key, value in params:
-        if key == name or key.lower() == name:
+        if key == name:
             return value or ""
     return None
 
@@ -47,7 +48,7 @@ def put_param(params: Params, name: str, value: str | None) -> Params:
     found = False
     kept: list[tuple[str, str | None]] = []
     for key, old in params:
-        if key.lower() != name:
+        if key != name:
             kept.append((key, old))
         elif not found:
             found = True
@@ -69,7 +70,7 @@ def _params(text: str) -> Params:
             name, equals, value = part.partition("=")
             if not name:
                 raise SipParseError("URI parameter without a name")
-            found.append((unquote(name) if "%" in name else name, value if equals else None))
+            found.append(((unquote(name) if "%" in name else name).lower(), value if equals else None))
     return tuple(found)
 
 
@@ -98,7 +99,7 @@ class SipUri:
         """The same URI without these parameters; without any parameter or header if none is named."""
         if not names:
             return replace(self, params=(), headers=())
-        return replace(self, params=tuple(item for item in self.params if item[0].lower() not in names))
+        return replace(self, params=tuple(item for item in self.params if item[0] not in names))
 
     @property
     def decoded_user(self) -> str:

@@ -20,6 +20,7 @@ from protocols.sip.headers import (
     Reason,
     Via,
     number,
+    split_list,
 )
 
 _CALL_ID = re.compile(r"\S+")
@@ -86,10 +87,10 @@ class Message:
     @View
     def top_via(self) -> Via:
         """The Via of the last hop."""
-        values = self.headers.values("via")
-        if not values:
-            raise SipParseError("no via")
-        return Via.parse(values[0])
+        all_read: tuple[Via, ...] | None = self.__dict__.get("vias")
+        if all_read:
+            return all_read[0]
+        return Via.parse(split_list(self._need("via"))[0])
 
     @View
     def from_(self) -> NameAddr:
