@@ -10,37 +10,25 @@ import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from terminal_client.audio_codec import AudioCodec
 from terminal_client.microphone import BLOCK_SAMPLES, BLOCK_SECONDS, SAMPLE_RATE, Samples
+from terminal_client.report import AudioReport
 from terminal_client.sinks import SoundSink
 
 LOW_MARGIN: Final = 0.010
 """A packet that comes closer to its turn than this makes the buffer hold a block."""
 WINDOW: Final = 2.0
 """Seconds over which the worst margin is looked for."""
-STARVED_BLOCKS: Final = 25
-"""Blocks concealed in a row after which the stream counts as paused and playout starts over with its next packet."""
+STARVED_MS: Final = 500
+"""After so much concealment in a row the stream counts as paused, and playout starts over with its next packet."""
 JUMP: Final = 2 * SAMPLE_RATE
 """A timestamp this far from the playout position means a new stream, not a late packet."""
 MAX_FRAMES: Final = 500
 FADE: Final = 0.5
-
-
-@dataclass(slots=True)
-class PlayoutCounts:
-    """What was heard, in milliseconds and events."""
-
-    played_ms: int = 0
-    concealed_ms: int = 0
-    gaps: int = 0
-    late_packets: int = 0
-    held_blocks: int = 0
-    skipped_blocks: int = 0
 
 
 class PlayoutBuffer:
@@ -50,7 +38,7 @@ class PlayoutBuffer:
     """
 
     def __init__(self, frame_samples: int, delay: float, max_delay: float) -> None:
-        self.counts = PlayoutCounts()
+        self.counts = AudioReport()
         self._frame_samples = frame_samples
         self._delay = delay
         self._max_delay = max_delay
@@ -58,7 +46,7 @@ class PlayoutBuffer:
         self._cursor: int | None = None
         self._start_at = 0.0
         self._margins: deque[tuple[float, float]] = deque()
-        self._missing_blocks = 0
+        self._missing = 0
         self._hold = False
 
     @property
@@ -131,23 +119,24 @@ class PlayoutBuffer:
         return min(margin for _, margin in self._margins) > self._delay + BLOCK_SECONDS
 
     def _count(self, block: list[bytes | None]) -> None:
-        missing = block.count(None)
         frame_ms = self._frame_samples * 1000 // SAMPLE_RATE
-        self.counts.played_ms += (len(block) - missing) * frame_ms
-        if not missing:
-            self._missing_blocks = 0
+        missing = block.count(None)
+        self._missing += missing
+        if missing == len(block):
+            if self._missing * frame_ms >= STARVED_MS:
+                self._restart()
             return
-        self.counts.concealed_ms += missing * frame_ms
-        self.counts.gaps += self._missing_blocks == 0
-        self._missing_blocks += 1
-        if self._missing_blocks >= STARVED_BLOCKS:
-            self._restart()
+        self.counts.played_ms += (len(block) - missing) * frame_ms
+        # What is missing is a gap only once sound follows it; before that it may as well be the end.
+        self.counts.concealed_ms += self._missing * frame_ms
+        self.counts.gaps += self._missing > 0
+        self._missing = 0
 
     def _restart(self) -> None:
         self._cursor = None
         self._frames.clear()
         self._margins.clear()
-        self._missing_blocks = 0
+        self._missing = 0
         self._hold = False
 
 

@@ -32,9 +32,9 @@ class ReceivedFrame:
     shown_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AudioReport:
-    """What was heard, in milliseconds and events."""
+    """What was heard, in milliseconds and events; the playout buffer counts in it."""
 
     played_ms: int = 0
     concealed_ms: int = 0

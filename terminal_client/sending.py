@@ -35,10 +35,12 @@ class PictureSender:
         tell: Callable[[MediaEvent], None],
         *,
         first_counter: int = 0,
+        first_pts: int = 0,
     ) -> None:
-        """`send(unit, captured_at)`; `unit.pts` is the picture's tick on the 90 kHz clock, from tick 0."""
+        """`send(unit, captured_at)`; counters and 90 kHz times go on from where an earlier sender stopped."""
         self.sent: list[SentFrame] = []
         self._first_counter = first_counter
+        self._first_pts = first_pts
         self._options = options
         self._encoder = encoder
         self._send = send
@@ -102,7 +104,8 @@ class PictureSender:
             keyframe = self._keyframe.is_set()
             if keyframe:
                 self._keyframe.clear()
-            unit = self._encoder.encode(picture.planes, tick * CLOCK_RATE // fps, keyframe=keyframe)
+            pts = self._first_pts + tick * CLOCK_RATE // fps
+            unit = self._encoder.encode(picture.planes, pts, keyframe=keyframe)
             if unit is not None:
                 self._send(unit, captured_at)
                 self.sent.append(SentFrame(counter, captured_at, unit.pts, self.camera, picture.index))

@@ -154,6 +154,11 @@ class VideoBuffer:
             tuple(sequence & 0xFFFF for sequence in due), keyframe, keyframe and self._wish.asked > FIR_AFTER
         )
 
+    def want_keyframe(self, now: float) -> None:
+        """The decoder is stuck: nothing more is handed out before the next keyframe, which is asked for."""
+        self._waiting = True
+        self._wish.arise(now)
+
     def next_timer(self) -> float | None:
         """When `poll` and `feedback` should be called next, at the latest."""
         times = [min(gap.next_nack, gap.since + LATE_LIMIT) for gap in self._gaps.values()]

@@ -39,8 +39,9 @@ class VideoEncoder:
         bitrate: int,
         keyframe_seconds: float = 2.0,
         *,
-        profile: str = "baseline",
+        max_slice_bytes: int = 0,
     ) -> None:
+        """`bitrate` in bit/s. `max_slice_bytes` > 0 cuts pictures into slices that need no fragmentation: mode 0."""
         keyframe_frames = max(1, round(fps * keyframe_seconds))
         kilobits = max(1, bitrate // 1000)
         context = av.CodecContext.create("libx264", "w")
@@ -60,11 +61,12 @@ class VideoEncoder:
             "repeat-headers": 1,
             "vbv-maxrate": kilobits,
             "vbv-bufsize": max(1, kilobits // 2),
+            "slice-max-size": max_slice_bytes,
         }
         context.options = {
             "preset": PRESET,
             "tune": "zerolatency",
-            "profile": profile,
+            "profile": "baseline",
             "forced-idr": "1",
             "x264-params": ":".join(f"{name}={value}" for name, value in parameters.items()),
         }
