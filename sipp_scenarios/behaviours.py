@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from sipp_scenarios.media import Media, Stream, streams
-from sipp_scenarios.sipp import Account, Load, Sipp, Traced, Transport, free_udp_port, run
-
+from sipp_scenarios.ports import free_ports
+from sipp_scenarios.sipp import Account, Load, Sipp, Traced, Transport, run
 
 SINGLE: Final = Load()
 
@@ -91,9 +91,9 @@ def dial_code(server: str, account: Account, code: str, transport: Transport = "
 
 def ordinary_call(server: str, caller: Account, callee: Account, hold: float = 1.0) -> list[Traced]:
     """Registers the callee, has it answer one call by the caller, and returns what the caller saw. Raises SippError."""
-    port = free_udp_port()
+    port = free_ports()
     register(server, callee, local_port=port)
-    media = free_udp_port(), 9
+    media = free_ports(), 9
     with Sipp("answer", server, [(callee, "")], local_port=port, media_ports=media) as answering:
         seen = run(Sipp("call", server, [(caller, callee.number)], load=Load(hold=hold), media_ports=media))
         answering.finished(10)
@@ -159,7 +159,7 @@ def _register_load(options: Options) -> Iterator[str]:
 def _call_load(options: Options) -> Iterator[str]:
     scenario = "code" if "*" in options.target or "#" in options.target else "watch"
     rows = [(options.account, options.target)]
-    media = free_udp_port(), free_udp_port()
+    media = free_ports(), free_ports()
     sipp = Sipp(
         scenario,
         options.server,

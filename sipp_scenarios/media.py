@@ -27,7 +27,7 @@ from av.codec.context import CodecContext
 from av.container import InputContainer, OutputContainer
 from av.video.codeccontext import VideoCodecContext
 
-from sipp_scenarios.sipp import free_udp_port
+from sipp_scenarios.ports import free_ports
 
 FRAME: Final = 160
 """Samples in 20 ms at 8 kHz."""
@@ -110,7 +110,7 @@ class Media:
         self._threads: list[threading.Thread] = []
         self.errors: list[BaseException] = []
         for kind in self.received:
-            port = free_udp_port()
+            port = free_ports(2)
             self._sockets[kind] = (_bound(port), _bound(port + 1))
             self._start(partial(self._receive, kind))
         return self

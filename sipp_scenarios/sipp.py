@@ -1,9 +1,7 @@
 """Runs SIPp (Debian package sip-tester) with one of our scenario files and reads back what went over the wire."""
 
-import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
+
+from sipp_scenarios.ports import free_ports
 
 FOLDER: Final = Path(__file__).parent
 HOLDING: Final = 'timeout="5000"'
@@ -85,7 +85,7 @@ class Sipp:
         load = load or Load()
         self.scenario, self._trace = scenario, trace
         self.folder = Path(tempfile.mkdtemp(prefix=f"sipp-{scenario}-"))
-        self.local_port = local_port or free_udp_port()
+        self.local_port = local_port or free_ports()
         lines = [f"{account.number};{_login(account)};{escaped(target)}" for account, target in rows]
         holding = f'timeout="{max(1, round(load.hold * 1000))}"'  # SIPp takes no keyword here, so the file is copied
         text = (FOLDER / f"{scenario}.xml").read_text().replace(HOLDING, holding)
@@ -98,7 +98,7 @@ class Sipp:
             "-i": "127.0.0.1",
             "-p": str(self.local_port),
             "-mi": "127.0.0.1",
-            "-mp": str(free_udp_port()),
+            "-mp": str(free_ports()),
             "-m": str(load.calls),
             "-r": f"{load.rate:g}",
             "-l": str(load.at_once),
@@ -191,20 +191,3 @@ def escaped(dialled: str) -> str:
 
 def _login(account: Account) -> str:
     return f"[authentication username={account.number} password={account.password}]"
-
-
-def free_udp_port() -> int:
-    """An even UDP port, free now and below the kernel's ephemeral range, with the next one free as well."""
-    start = 10_000 + (os.getpid() * 7919 + time.monotonic_ns()) % 9_000
-    for port in range(start - start % 2, 30_000, 2):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
-        ):
-            try:
-                one.bind(("127.0.0.1", port))
-                two.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-    raise SippError("no free UDP port")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ports import free_ports
+from sipp_scenarios.ports import free_ports
 
 CONFIG = """\
 poll_method epoll

@@ -9,8 +9,15 @@ from typing import Self
 
 from evented import Evented
 
+from sipp_scenarios.sipp import Account
+
 PASSWORDS = {str(number): f"dialcast-{number}" for number in range(1001, 1010)}
 """The sample subscribers of a server without configuration."""
+
+
+def account(number: str) -> Account:
+    """A sample subscriber, for SIPp."""
+    return Account(number, PASSWORDS[number])
 
 
 class Server(Evented):

@@ -1,4 +1,4 @@
-"""Free loopback ports for programs that cannot be told "any", each handed out once per test run."""
+"""Free loopback ports for programs that cannot be told "any", each handed out once by a process."""
 
 import random
 import socket

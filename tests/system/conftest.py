@@ -1,0 +1,27 @@
+"""What every system test needs: the project's root on the path, footage, a server with sample subscribers."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # sipp_scenarios is no installed package
+
+from server import Server
+
+from dialcast.footage import Footage
+from dialcast.footage import footage as fetched_footage
+
+
+@pytest.fixture(scope="session")
+def footage() -> Footage:
+    """Real clips and voices, fetched once."""
+    return fetched_footage()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of its own for one test."""
+    with Server(tmp_path / "data") as running:
+        yield running

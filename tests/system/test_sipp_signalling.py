@@ -1,0 +1,117 @@
+"""Registration, refusals, service codes and ordinary calls, as SIPp sees them (sipp_scenarios/)."""
+
+import pytest
+from server import Server, account
+
+from sipp_scenarios.behaviours import dial_code, ordinary_call, register
+from sipp_scenarios.run import main
+from sipp_scenarios.sipp import Account, Sipp, SippError
+
+
+def refusal(server: Server, target: str, status: int, caller: str = "1002") -> str:
+    """The status line with which a call is refused."""
+    with Sipp("watch", server.address, [(account(caller), target)]) as sipp:
+        return sipp.received(f"SIP/2.0 {status}").start_line
+
+
+def test_registers_and_withdraws(server: Server) -> None:
+    taken = register(server.address, account("1001"))[-1]
+    assert "sip:1001@127.0.0.1" in taken.header("Contact")
+    assert "expires=" in taken.header("Contact")
+    assert register(server.address, account("1001"), expires=0)[-1].start_line == "SIP/2.0 200 OK"
+
+
+def test_registers_over_tcp(server: Server) -> None:
+    assert register(server.tcp, account("1001"), transport="tcp")[-1].start_line == "SIP/2.0 200 OK"
+
+
+def test_the_challenge_is_one_md5_that_old_phones_understand(server: Server) -> None:
+    messages = register(server.address, account("1001"))
+    challenge = next(message for message in messages if message.start_line.startswith("SIP/2.0 401"))
+    assert challenge.text.count("WWW-Authenticate") == 1
+    assert "MD5" in challenge.header("WWW-Authenticate")
+
+
+@pytest.mark.parametrize("caller", [Account("1001", "wrong"), Account("7777", "anything")])
+def test_wrong_passwords_and_unknown_users_are_challenged_alike(server: Server, caller: Account) -> None:
+    with pytest.raises(SippError, match=r"SIP/2\.0 40[13]"):
+        register(server.address, caller)
+
+
+def test_a_number_that_does_not_exist_is_404(server: Server) -> None:
+    assert refusal(server, "5550000", 404).startswith("SIP/2.0 404")
+
+
+def test_a_phone_that_is_not_registered_is_480(server: Server) -> None:
+    assert refusal(server, "1004", 480).startswith("SIP/2.0 480")
+
+
+def test_an_ordinary_call_rings_and_is_answered_and_ended(server: Server) -> None:
+    seen = [message.start_line for message in ordinary_call(server.address, account("1002"), account("1003"))]
+    assert "SIP/2.0 180 Ringing" in seen
+    assert seen[-1] == "SIP/2.0 200 OK"
+
+
+def test_erased_forwarding_leaves_nothing_behind(server: Server) -> None:
+    dial_code(server.address, account("1003"), "*21*1004#")
+    dial_code(server.address, account("1003"), "##21#")
+    seen = ordinary_call(server.address, account("1002"), account("1003"))
+    assert not [message for message in seen if message.start_line.startswith("SIP/2.0 181")]
+
+
+def test_a_code_is_answered_then_ended_with_what_it_did(server: Server) -> None:
+    seen = dial_code(server.address, account("1001"), "*21*1005#")
+    answer = next(m for m in seen if m.start_line == "SIP/2.0 200 OK" and "INVITE" in m.header("CSeq"))
+    assert "a=inactive" in answer.text
+    assert "m=audio 9 " in answer.text
+    bye = next(m for m in seen if m.start_line.startswith("BYE"))
+    assert bye.header("Reason") == 'SIP;cause=200;text="Forwarding to 1005 active"'
+
+
+def test_all_six_codes_are_answered(server: Server) -> None:
+    for code in ("**21*1005#", "*#21#", "#21#", "*21#", "*21*1005#", "##21#"):
+        assert dial_code(server.address, account("1001"), code)
+
+
+def test_a_forwarded_call_rings_where_it_was_sent_to(server: Server) -> None:
+    dial_code(server.address, account("1003"), "*21*1005#")
+    with Sipp("watch", server.address, [(account("1002"), "1003")]) as sipp:
+        assert sipp.received("SIP/2.0 181")
+        assert sipp.received("SIP/2.0 480")  # 1005 exists but has no phone
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("*21*1005", 484), ("*21*00441234567#", 403), ("*21#", 404)],
+    ids=["unfinished", "forbidden target", "nothing registered"],
+)
+def test_codes_that_cannot_be_done_say_why(server: Server, code: str, status: int) -> None:
+    assert refusal(server, code, status).startswith(f"SIP/2.0 {status}")
+
+
+def test_forwarding_in_a_circle_is_refused(server: Server) -> None:
+    dial_code(server.address, account("1003"), "*21*1004#")
+    dial_code(server.address, account("1004"), "*21*1003#")
+    assert refusal(server, "1003", 482)
+
+
+def test_forwarding_survives_a_restart_of_the_server_part(server: Server) -> None:
+    """A code that was answered is kept, even when the server is killed right after."""
+    dial_code(server.address, account("1003"), "*21*1005#")
+    killed = server.kill_part("as")
+    server.restarted("as", killed)
+    reason = dial_code(server.address, account("1003"), "*#21#")
+    assert "1005" in next(m for m in reason if m.start_line.startswith("BYE")).header("Reason")
+
+
+def test_the_documented_commands_work(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    at = ["--server", server.address]
+    assert main(["register", *at]) == 0
+    assert main(["code_call", *at]) == 0
+    assert main(["ordinary_call", *at, "--hold", "0.2"]) == 0
+    assert main(["register_load", *at, "--calls", "50"]) == 0
+    assert main(["call_load", *at, "--calls", "20"]) == 0
+    assert "none failed" in capsys.readouterr().out
+    assert main([]) == 0
+    assert "go_live" in capsys.readouterr().out
+    assert main(["register", *at, "--password", "wrong"]) == 1

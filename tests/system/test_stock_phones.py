@@ -1,0 +1,133 @@
+"""baresip, a stock phone, broadcasts and watches with nothing special configured, among itself and with our phone."""
+
+from pathlib import Path
+
+import phone
+from baresip import Baresip
+from likeness import loudness, picture_likeness, samples, speech_likeness
+from server import PASSWORDS, Server
+
+from dialcast.footage import Footage
+
+CHANNEL = "1001@dialcast.internal"
+
+
+def stock_phone(
+    server: Server,
+    folder: Path,
+    number: str,
+    footage: Footage,
+    *,
+    auto_answer: bool = False,
+    loopback_in_sdp: bool = True,
+) -> Baresip:
+    """A baresip registered as `number`, with `bikes` before its camera and a story before its microphone."""
+    return Baresip(
+        folder / f"baresip-{number}",
+        number,
+        registrar=server.address,
+        password=PASSWORDS[number],
+        clip=footage.clips["bikes"],
+        size=(640, 272),
+        voice=footage.voices[0],
+        auto_answer=auto_answer,
+        loopback_in_sdp=loopback_in_sdp,
+    )
+
+
+def assert_sees_and_hears(viewer: Baresip, footage: Footage, voice: Path) -> None:
+    """The phone, in a call, shows the clip and, once hung up, has heard the voice."""
+    viewer.sees_frames(60, 20)
+    assert picture_likeness(viewer.snapshot(), footage.clips["bikes"]) > 26
+    viewer.hang_up()
+    heard = samples(viewer.heard())
+    assert loudness(heard) > 0.005
+    assert speech_likeness(heard, samples(voice)) > 0.8
+
+
+def test_two_stock_phones_talk_without_any_server(tmp_path: Path, footage: Footage) -> None:
+    """Proves the harness: what follows fails because of the server, not because of baresip."""
+    clip, voice = footage.clips["bikes"], footage.voices[0]
+    size = (640, 272)
+    with (
+        Baresip(tmp_path / "one", "1", clip=clip, size=size, voice=voice) as caller,
+        Baresip(tmp_path / "other", "2", clip=clip, size=size, voice=voice, auto_answer=True) as callee,
+    ):
+        caller.dial(callee.uri)
+        caller.established()
+        assert_sees_and_hears(caller, footage, voice)
+
+
+def test_stock_phones_call_each_other_through_the_server(server: Server, tmp_path: Path, footage: Footage) -> None:
+    with (
+        stock_phone(server, tmp_path, "1001", footage) as caller,
+        stock_phone(server, tmp_path, "1002", footage, auto_answer=True) as callee,
+    ):
+        caller.registered()
+        callee.registered()
+        caller.dial("1002")
+        caller.established()
+        assert_sees_and_hears(caller, footage, footage.voices[0])
+        callee.closed()
+
+
+def test_a_stock_phone_is_live_and_a_stock_phone_and_ours_watch_it(
+    server: Server, tmp_path: Path, footage: Footage
+) -> None:
+    with (
+        stock_phone(server, tmp_path, "1001", footage) as live,
+        stock_phone(server, tmp_path, "1003", footage) as viewer,
+    ):
+        live.registered()
+        viewer.registered()
+        live.dial("8888")
+        live.established()
+        server.event("broadcast.forwarded", 8, channel=CHANNEL)
+        with phone.viewer(tmp_path / "ours", server.address, "1002", "1001") as ours:
+            ours.event("phone.first_picture", 15)
+            viewer.dial("1001")
+            viewer.established()
+            assert_sees_and_hears(viewer, footage, footage.voices[0])
+            live.hang_up()
+            assert ours.exited(10) == 0
+    report = ours.report()
+    assert report["frames_decoded"] > 50
+    assert speech_likeness(samples(ours.recording)[8000:-8000], samples(footage.voices[0])) > 0.8
+
+
+def test_ours_is_live_and_a_stock_phone_that_calls_the_number_watches(
+    server: Server, tmp_path: Path, footage: Footage
+) -> None:
+    voice = footage.voices[1]
+    clip = footage.clips["bikes"]
+    with (
+        phone.broadcaster(tmp_path / "live", server.address, "1001", clip=clip, voice=voice) as live,
+        stock_phone(server, tmp_path, "1003", footage) as viewer,
+    ):
+        live.event("phone.sending", 20)
+        viewer.registered()
+        viewer.dial("1001")
+        viewer.established()
+        assert_sees_and_hears(viewer, footage, voice)
+        viewer.dial("1001")
+        viewer.established()
+        live.stop()
+        viewer.closed()
+
+
+def test_a_stock_phone_that_names_another_address_for_media_watches(
+    server: Server, tmp_path: Path, footage: Footage
+) -> None:
+    """Behind a NAT the SDP names an address that is not where packets come from: the relay latches."""
+    with (
+        stock_phone(server, tmp_path, "1001", footage, loopback_in_sdp=False) as live,
+        stock_phone(server, tmp_path, "1003", footage, loopback_in_sdp=False) as viewer,
+    ):
+        live.registered()
+        viewer.registered()
+        live.dial("8888")
+        live.established()
+        server.event("broadcast.forwarded", 8, channel=CHANNEL)
+        viewer.dial("1001")
+        viewer.established()
+        assert_sees_and_hears(viewer, footage, footage.voices[0])
