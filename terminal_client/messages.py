@@ -62,15 +62,19 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class Answer:
-    """Answer an incoming call: ring (180), accept (200) or refuse it.
+class Listen:
+    """Take the next incoming call with these m-sections. Each call uses them up; without them callers hear busy."""
 
-    The first answer that does not refuse must bring the media: PJSUA writes its description then, even for a 180.
-    """
+    media: str
+    kind: Literal["listen"] = "listen"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Answer:
+    """Answer an incoming call: ring (180), accept (200) or refuse it."""
 
     call: int
     status: int
-    media: str = ""
     reason: str = ""
     kind: Literal["answer"] = "answer"
 
@@ -198,7 +202,7 @@ class Trouble:
     kind: Literal["trouble"] = "trouble"
 
 
-Command = Start | Register | Dial | Answer | Reoffer | Hangup | Quit
+Command = Start | Register | Listen | Dial | Answer | Reoffer | Hangup | Quit
 CallEvent = Incoming | Progress | Answered | Reoffered | Reanswered | Ended
 Event = Ready | Registration | CallEvent | Trouble
 

@@ -1,12 +1,55 @@
-"""Our side of offer and answer (RFC 3264) for one audio and one video m-line.
+"""Our side of offer and answer (RFC 3264) for one audio and one video m-line, with ICE credentials on each (RFC 8839).
 
-`offer` writes the m-sections that the phone proposes, `read_answer` reads the far end's description into what the media
-side needs. PJSUA owns the session part (origin and version); `session_part` and `mirror` work on text for that reason.
+`describe` writes the m-sections that the phone proposes, `answer` turns them into the answer to somebody else's offer,
+`read` takes from the far end's description what the media side needs. They are text because PJSUA owns the session
+part (origin, version) and lives in another process. Offers stay small: an INVITE should fit one datagram.
 """
 
 import re
+from dataclasses import replace
 
-DIRECTION = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\s*$", re.MULTILINE)
+from protocols.net import Address, is_numeric
+from protocols.sdp import (
+    Candidate,
+    Direction,
+    Format,
+    Media,
+    SdpError,
+    SessionDescription,
+    answer_amr,
+    answer_direction,
+    answer_media,
+    parse,
+    reject,
+    select_format,
+)
+from terminal_client.streams import LocalMedia, LocalStream, Medium, RemoteMedia, RemoteStream
+
+FEEDBACK = ("nack pli", "ccm fir")
+AMR = (Format(96, "AMR", 8000, fmtp="octet-align=1"), Format(97, "AMR", 8000))
+G711 = (Format(0, "PCMU", 8000), Format(8, "PCMA", 8000))
+H264 = (
+    Format(99, "H264", 90000, fmtp="profile-level-id=42e01f;packetization-mode=1", feedback=FEEDBACK),
+    Format(98, "H264", 90000, fmtp="profile-level-id=42e01f", feedback=FEEDBACK),
+)
+PREFERENCES: dict[Medium, tuple[str, ...]] = {
+    "audio": ("AMR/8000;octet-align=1", "AMR/8000", "PCMU/8000", "PCMA/8000"),
+    "video": ("H264;packetization-mode=1", "H264;packetization-mode=0"),
+}
+HOST_PRIORITY = (126 << 24) + (65535 << 8) + 255
+"""RFC 8445 section 5.1.2.1: a host candidate, the only interface, component 1."""
+SESSION = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+
+
+def describe(local: LocalMedia, direction: Direction, *, amr: bool = True) -> str:
+    """The m-sections for our ports. `amr` False where the SIP stack cannot negotiate it."""
+    audio = _media("audio", local.host, local.audio, (*AMR, *G711) if amr else G711, direction)
+    return _text(audio, _media("video", local.host, local.video, H264, direction))
+
+
+def describe_inactive(host: str) -> str:
+    """One silent m-line for a call that only carries a code. Port 9 (discard): port 0 would refuse the call."""
+    return _text(Media("audio", 9, formats=G711, connection=host, direction="inactive"))
 
 
 def session_part(sdp: str) -> str:
@@ -14,35 +57,78 @@ def session_part(sdp: str) -> str:
     return re.split(r"(?m)^m=", sdp, maxsplit=1)[0]
 
 
-def sections(sdp: str) -> list[str]:
-    """The m-sections, each from its `m=` on."""
-    return re.split(r"(?m)^(?=m=)", sdp)[1:]
+def answer(ours: str, remote: str) -> str:
+    """Our m-sections as the answer to `remote`: its m-lines in its order with one format of its own each.
+
+    Unknown media and media without a codec in common are refused with port 0. Raises SdpError.
+    """
+    wanted = {media.kind: media for media in parse(SESSION + ours).media}
+    return _text(*(_answered(offered, wanted.pop(offered.kind, None)) for offered in parse(remote).media))
 
 
-def mirror(ours: str, remote: str) -> str:
-    """Our m-sections as the answer to `remote`: its m-lines in order, directions turned, unknown ones refused."""
-    by_kind = {section.split(" ", 1)[0]: section for section in sections(ours)}
-    answer = []
-    for offered in sections(remote):
-        words = offered.split("\n", 1)[0].split()
-        section = by_kind.pop(words[0], None)
-        if section is None or len(words) < 4 or words[1] == "0":
-            answer.append(f"{' '.join([words[0], '0', *words[2:]])}\r\n")
-            continue
-        direction = _turned(_direction(offered, remote), _direction(section, ""))
-        answer.append(DIRECTION.sub("", section).rstrip() + f"\r\na={direction}\r\n")
-    return "".join(answer)
+def read(sdp: str, ours: str) -> RemoteMedia:
+    """What the far end described, answering our m-sections or as the offer that `answer` replied to. Raises SdpError."""
+    theirs, mine = parse(sdp), parse(SESSION + ours)
+
+    def stream(kind: Medium) -> RemoteStream | None:
+        remote, local = theirs.first(kind), mine.first(kind)
+        if remote is None or local is None or remote.rejected or not remote.is_rtp or remote.is_tcp:
+            return None
+        chosen = select_format(remote, PREFERENCES[kind])
+        if chosen is None or not is_numeric(remote.connection):
+            return None
+        return RemoteStream(
+            address=Address(remote.connection, remote.port),
+            rtcp=Address(remote.connection, remote.control_port),
+            rtcp_mux=remote.rtcp_mux and local.rtcp_mux,
+            codec=chosen.name.upper(),
+            payload_type=chosen.payload_type,
+            fmtp=chosen.fmtp,
+            direction=answer_direction(remote.direction, local.direction),
+            ufrag=remote.ice_ufrag if remote.has_ice else None,
+            password=remote.ice_pwd if remote.has_ice else None,
+        )
+
+    return RemoteMedia(stream("audio"), stream("video"))
 
 
-def _direction(section: str, whole: str) -> str:
-    found = DIRECTION.search(section) or DIRECTION.search(session_part(whole))
-    return found[1] if found else "sendrecv"
-
-
-def _turned(offered: str, wanted: str) -> str:
-    """RFC 3264 section 6.1: we send what they receive and we want to send, and the other way round."""
-    send = offered in ("sendrecv", "recvonly") and wanted in ("sendrecv", "sendonly")
-    receive = offered in ("sendrecv", "sendonly") and wanted in ("sendrecv", "recvonly")
-    return {(True, True): "sendrecv", (True, False): "sendonly", (False, True): "recvonly"}.get(
-        (send, receive), "inactive"
+def _media(kind: Medium, host: str, local: LocalStream, formats: tuple[Format, ...], direction: Direction) -> Media:
+    return Media(
+        kind,
+        local.port,
+        formats=formats,
+        connection=host,
+        direction=direction,
+        rtcp_port=local.rtcp_port if local.rtcp_port != local.port + 1 else None,
+        rtcp_mux=True,
+        ice_ufrag=local.ufrag,
+        ice_pwd=local.password,
+        candidates=(Candidate("1", 1, "UDP", HOST_PRIORITY, host, local.port),),
     )
+
+
+def _answered(offered: Media, ours: Media | None) -> Media:
+    if ours is None or offered.rejected or not offered.is_rtp or offered.is_tcp or offered.is_secure:
+        return reject(offered)
+    known = [name for kind, names in PREFERENCES.items() if kind == offered.kind for name in names]
+    chosen = select_format(offered, known)
+    if chosen is None:
+        return reject(offered)
+    if chosen.is_codec("AMR"):
+        chosen = answer_amr(chosen)
+    replied = answer_media(
+        offered, port=ours.port, connection=ours.connection, formats=(chosen,), direction=ours.direction
+    )
+    if not offered.rtcp_mux:
+        replied = replace(replied, rtcp_port=ours.rtcp_port)
+    if offered.has_ice:
+        replied = replace(replied, ice_ufrag=ours.ice_ufrag, ice_pwd=ours.ice_pwd, candidates=ours.candidates)
+    return replied
+
+
+def _text(*media: Media) -> str:
+    whole = SessionDescription(media=media).serialise().decode()
+    return whole[len(session_part(whole)) :]
+
+
+__all__ = ["SdpError", "answer", "describe", "describe_inactive", "read", "session_part"]

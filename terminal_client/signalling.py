@@ -24,6 +24,7 @@ from terminal_client.messages import (
     Event,
     Hangup,
     Incoming,
+    Listen,
     MessageError,
     Progress,
     Quit,
@@ -101,9 +102,9 @@ class Call:
         """The next thing that happened to the call."""
         return await self._updates.get()
 
-    def answer(self, status: int, media: str = "", reason: str = "") -> None:
-        """Answer an incoming call."""
-        self._line.command(Answer(self.number, status, media, reason))
+    def answer(self, status: int, reason: str = "") -> None:
+        """Answer an incoming call: 180 rings, 200 accepts, anything higher refuses."""
+        self._line.command(Answer(self.number, status, reason))
 
     def reoffer(self, media: str) -> None:
         """Offer other media inside the call."""
@@ -177,6 +178,10 @@ class Line:
         if not 200 <= outcome.status < 300:
             raise RegistrationRefusedError(outcome.status, outcome.reason)
         return outcome
+
+    def listen(self, media: str) -> None:
+        """Take one incoming call with these m-sections; it will come through `incoming`."""
+        self.command(Listen(media))
 
     def dial(self, uri: str, media: str, headers: tuple[tuple[str, str], ...] = ()) -> Call:
         """Call `uri`, offering our m-sections."""

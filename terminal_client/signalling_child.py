@@ -6,6 +6,7 @@ SIP stack and stdin in turn, so every callback runs there. Commands come as JSON
 device); `onCallSdpCreated` replaces its m-sections by those that the parent gave.
 """
 
+import ctypes
 import os
 import select
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import pjsua2 as pj
+from pjsua2 import _pjsua2
 
 from protocols.net import Address
 from terminal_client import amr_codec
@@ -26,6 +28,7 @@ from terminal_client.messages import (
     Event,
     Hangup,
     Incoming,
+    Listen,
     MessageError,
     Progress,
     Quit,
@@ -40,7 +43,7 @@ from terminal_client.messages import (
     decode_command,
     encode,
 )
-from terminal_client.offer import mirror, session_part
+from terminal_client.offer import SdpError, answer, session_part
 from terminal_client.sip_text import body, header
 
 POLL_MS = 5
@@ -64,10 +67,12 @@ class Call(pj.Call):  # type: ignore[misc]  # the wheel has no types
 
     def onCallSdpCreated(self, prm: pj.OnCallSdpCreatedParam) -> None:  # noqa: N802  # pjsua2's name
         """Our own m-sections instead of PJSUA's; as an answer, in the offer's order and with its directions."""
-        if not self.media:
+        offered = (self.remote_sdp or prm.remSdp.wholeSdp) if prm.remSdp.pjSdpSession else ""
+        try:
+            ours = answer(self.media, offered) if offered else self.media
+        except SdpError as error:
+            self.stack.emit(Trouble(f"offer not understood: {error}", self.number))
             return
-        remote = self.remote_sdp or prm.remSdp.wholeSdp
-        ours = mirror(self.media, remote) if prm.remSdp.pjSdpSession and remote else self.media
         prm.sdp.wholeSdp = session_part(prm.sdp.wholeSdp) + ours
 
     def onCallRxReinvite(self, prm: pj.OnCallRxReinviteParam) -> None:  # noqa: N802
@@ -140,6 +145,8 @@ class Stack:
         self.over: list[Call] = []
         """Ended calls, deleted outside of their own callback."""
         self.incoming_count = 0
+        self.standing_media = ""
+        """Our m-sections for the next incoming call; without them it is busy here."""
         self.registered = False
         self.tcp = False
 
@@ -156,10 +163,12 @@ class Stack:
                     self._start(command)
                 case Register():
                     self._register(command)
+                case Listen(media=media):
+                    self.standing_media = media
                 case Dial():
                     self._dial(command)
-                case Answer(call=number) if number in self.calls:
-                    self._answer(self.calls[number], command)
+                case Answer(call=number, status=status, reason=reason) if number in self.calls:
+                    self._answer(self.calls[number], status, reason)
                 case Reoffer(call=number, media=media) if number in self.calls:
                     self._reoffer(self.calls[number], media)
                 case Hangup(call=number, reason=reason) if number in self.calls:
@@ -167,12 +176,16 @@ class Stack:
                 case _:
                     """A call that ended meanwhile."""
         except pj.Error as error:
+            if isinstance(command, Start):
+                sys.exit(f"the SIP stack cannot start on {command.host}: {error.reason}")
             number = getattr(command, "call", 0)
             self.emit(Trouble(f"{command.kind}: {error.reason}", number))
             if isinstance(command, Dial) and self.calls.pop(number, None) is not None:
                 self.emit(Ended(number, 503, error.reason))
 
     def _start(self, command: Start) -> None:
+        if not command.log_level:
+            ctypes.CDLL(_pjsua2.__file__).pj_log_set_level(0)  # it would chat before the settings below count
         self.endpoint.libCreate()
         config = pj.EpConfig()
         config.uaConfig.threadCnt, config.uaConfig.mainThreadOnly = 0, True
@@ -227,15 +240,19 @@ class Stack:
     def incoming(self, pj_id: int, message: str) -> None:
         """A call has come in; numbers count down from -1."""
         self.incoming_count -= 1
-        call = self.calls[self.incoming_count] = Call(self, self.incoming_count, pj_id=pj_id)
+        call = self.calls[self.incoming_count] = Call(self, self.incoming_count, self.standing_media, pj_id)
+        if not self.standing_media:
+            self._answer(call, 486, "")
+            return
+        # PJSUA writes the answer right after this callback, so the media must be known before anybody rings.
+        self.standing_media = ""
         call.remote_sdp = body(message)
         caller, callee = header(message, "From", "f"), header(message, "To", "t")
         self.emit(Incoming(call.number, caller, callee, call.remote_sdp))
 
-    def _answer(self, call: Call, command: Answer) -> None:
-        call.media = command.media or call.media
+    def _answer(self, call: Call, status: int, reason: str) -> None:
         prm = _operation(audio=1)
-        prm.statusCode, prm.reason = command.status, command.reason
+        prm.statusCode, prm.reason = status, reason
         call.answer(prm)
 
     def _reoffer(self, call: Call, media: str) -> None:
@@ -253,8 +270,8 @@ class Stack:
 
     def ended(self, call: Call, event: Ended) -> None:
         """The call's last word."""
-        if self.calls.pop(call.number, None) is call:
-            self.over.append(call)
+        self.over.append(call)
+        if self.calls.pop(call.number, None) and (call.number > 0 or call.remote_sdp):
             self.emit(event)
 
     def close(self) -> None:
