@@ -42,7 +42,7 @@ class DialogState:
     secure: bool = False
     session_interval: int = 0
     session_we_refresh: bool = False
-    app: Mapping[str, str] = field(default_factory=dict)
+    app: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def id(self) -> DialogId:

@@ -86,7 +86,7 @@ class ResponseReceived:
 
 @dataclass(frozen=True, slots=True)
 class TransactionTimeout:
-    """No final response in time (a client's 408), or no ACK for a failure response (a server's)."""
+    """A client's: no final response in time (a 408). A server's: no ACK of a failure response, or its user fell silent."""
 
     tx: Transaction
 

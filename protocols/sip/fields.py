@@ -152,12 +152,14 @@ class Headers:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Headers) and [(k, v) for k, _, v in self._lines] == [
-            (k, v) for k, _, v in other._lines
-        ]
+    def _content(self) -> tuple[tuple[str, str], ...]:
+        return tuple([(key, value) for key, _, value in self._lines])
 
-    __hash__ = None  # type: ignore[assignment]  # lists of lines are compared, never used as keys
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Headers) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
     def __repr__(self) -> str:
         return f"Headers({sorted({key for key, _, _ in self._lines})})"

@@ -144,7 +144,8 @@ def _response(start: str, headers: Headers, body: bytes) -> Response:
 def check_request(request: Request) -> None:
     """Ask a request for all that any server needs of it (RFC 3261 sections 8.1.1 and 8.2, RFC 4475).
 
-    Raises BadRequest with the answer to give: 400 for headers missing, repeated or malformed, 505 for the version.
+    Raises BadRequest with the answer to give (never to an ACK): 400 for headers missing, repeated or malformed, 505 for
+    the version. What only some methods need, say a Contact's `q`, its user reads and catches.
     """
     if request.version != "SIP/2.0":
         raise BadRequest(505, REASONS[505])

@@ -44,8 +44,8 @@ ENTRY: dict[tuple[Kind, State], Entry] = {
     ("invite server", "accepted"): Entry(expire="timeout"),  # L
     ("invite server", "completed"): Entry("t1", "timeout"),  # G, H
     ("invite server", "confirmed"): Entry(expire="t4", at_once_if_reliable=True),  # I
-    ("server", "trying"): Entry(),
-    ("server", "proceeding"): Entry(),
+    ("server", "trying"): Entry(expire="timeout"),  # the peer's F: an answer after that is of no use to it
+    ("server", "proceeding"): Entry(keep_expire=True),
     ("server", "completed"): Entry(expire="timeout", at_once_if_reliable=True),  # J
 }
 
@@ -95,11 +95,13 @@ TABLE: dict[tuple[Kind, State, Cause], tuple[State, tuple[Action, ...]]] = {
     ("server", "trying", "send 1xx"): ("proceeding", ("send",)),
     ("server", "trying", "send 2xx"): ("completed", ("send",)),
     ("server", "trying", "send failure"): ("completed", ("send",)),
+    ("server", "trying", "expire"): ("terminated", ("timeout",)),
     ("server", "trying", "error"): ("terminated", ("fail",)),
     ("server", "proceeding", "request"): ("proceeding", ("resend",)),
     ("server", "proceeding", "send 1xx"): ("proceeding", ("send",)),
     ("server", "proceeding", "send 2xx"): ("completed", ("send",)),
     ("server", "proceeding", "send failure"): ("completed", ("send",)),
+    ("server", "proceeding", "expire"): ("terminated", ("timeout",)),
     ("server", "proceeding", "error"): ("terminated", ("fail",)),
     ("server", "completed", "request"): ("completed", ("resend",)),
     ("server", "completed", "expire"): ("terminated", ()),

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.net import Address, Flow
 from protocols.sip.message import Headers, Request, Response, make_response, parse_message
@@ -395,10 +397,64 @@ def test_the_timer_heap_does_not_grow_with_what_is_long_over() -> None:
     assert len(wire.alice._heap) < 1100
 
 
+_MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["INVITE", "OPTIONS", "ACK", "CANCEL", "answer", "response", "send", "wait", "break"]),
+        st.integers(0, 3),
+        st.sampled_from([100, 183, 200, 202, 302, 486, 699]),
+    ),
+    max_size=40,
+)
+
+
+@given(_MOVES, st.booleans())
+def test_whatever_comes_in_whatever_order_it_ends_with_nothing_left(
+    moves: list[tuple[str, int, int]], reliable: bool
+) -> None:
+    layer, now = TransactionLayer(max_transactions=6), 0.0
+    flow = Flow("tcp" if reliable else "udp", BOB, ALICE)
+    servers: list[ServerTransaction] = []
+    clients: list[ClientTransaction] = []
+    for move, index, status in moves:
+        if move in ("INVITE", "OPTIONS", "ACK", "CANCEL"):
+            via = ("Via", f"SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK{index}")
+            layer.receive(Request(move, "sip:b", request(move).headers.prepend(*via)), flow, now)
+        elif move == "answer" and servers:
+            tx = servers[index % len(servers)]
+            layer.send_response(tx, make_response(tx.request, status, to_tag="t"), now)
+        elif move == "response" and clients:
+            layer.receive(make_response(clients[index % len(clients)].request, status, to_tag="t"), flow, now)
+        elif move == "send":
+            clients.append(layer.send_request(request("INVITE" if index % 2 else "OPTIONS"), flow, now))
+            layer.cancel(clients[0], now)
+        elif move == "wait":
+            now += 10**index / 10
+            layer.handle_timer(now)
+        elif move == "break":
+            layer.transport_failed(flow, now)
+        while (event := layer.next_event()) is not None:
+            if isinstance(event, RequestReceived):
+                servers.append(event.tx)
+        assert len(layer) <= 6 + len(clients)  # a CANCEL of ours may exceed the limit
+    for tx in servers:
+        layer.send_response(tx, make_response(tx.request, 500, to_tag="t"), now)
+    layer.handle_timer(now + 1000)
+    layer.handle_timer(now + 2000)
+    assert len(layer) == 0
+    assert layer.next_timer() is None
+
+
 def test_every_state_the_table_leads_to_has_its_timers_named() -> None:
     for (kind, state, _), (following, _) in TABLE.items():
         assert (kind, state) in ENTRY
         assert following == "terminated" or (kind, following) in ENTRY
+
+
+def test_a_request_its_user_forgets_is_forgotten_too(wire: Wire) -> None:
+    wire.send("OPTIONS")
+    wire.run(33)
+    assert wire.count(wire.bob, TransactionTimeout) == 1
+    assert len(wire.bob) == 0
 
 
 def test_responses_are_typed() -> None:
