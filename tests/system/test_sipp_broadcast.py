@@ -35,8 +35,8 @@ def test_one_phone_is_live_and_another_that_calls_it_sees_and_hears_it(server: S
             heard = samples(watching.media.sound(watching.answer["audio"]))
             received = watching.media.received
         live.finished()
-    forwarded = next(m for m in seen if m.start_line.startswith("SIP/2.0 181"))
-    assert re.search("tag=.*", forwarded.header("To")) == re.search("tag=.*", answer.header("To"))
+    diverted = next(m for m in seen if m.start_line.startswith("SIP/2.0 181"))
+    assert re.search("tag=.*", diverted.header("To")) == re.search("tag=.*", answer.header("To"))
     assert "isfocus" in answer.header("Contact")
     assert received["video"].lost() == received["audio"].lost() == 0
     assert len(received["video"].sources()) == 1
