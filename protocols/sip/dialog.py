@@ -5,7 +5,7 @@ Nothing here changes in place: each step gives the state that follows it.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from protocols.net import Address, Flow
@@ -123,17 +123,20 @@ class DialogState:
 
     def to_json(self) -> str:
         """The state as one JSON object."""
-        return json.dumps({**asdict(self), "app": dict(self.app)}, ensure_ascii=False, separators=(",", ":"))
+        state = {item.name: getattr(self, item.name) for item in fields(self)}
+        state["app"] = dict(self.app)
+        state["flow"] = {item.name: getattr(self.flow, item.name) for item in fields(self.flow)}
+        return json.dumps(state, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "DialogState":
         """The state `to_json` wrote. Raises SipParseError for anything else."""
         try:
-            fields: dict[str, Any] = json.loads(text)
-            flow = fields["flow"]
+            state: dict[str, Any] = json.loads(text)
+            flow = state["flow"]
             flow |= {side: Address(str(flow[side][0]), int(flow[side][1])) for side in ("local", "remote")}
-            fields |= {"flow": Flow(**flow), "route_set": tuple(fields["route_set"])}
-            return cls(**fields)
+            state |= {"flow": Flow(**flow), "route_set": tuple(state["route_set"])}
+            return cls(**state)
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise SipParseError(f"not a stored dialog: {type(error).__name__}") from None
 

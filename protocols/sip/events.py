@@ -86,7 +86,7 @@ class ResponseReceived:
 
 @dataclass(frozen=True, slots=True)
 class TransactionTimeout:
-    """A client's: no final response in time (a 408). A server's: no ACK of a failure response, or its user fell silent."""
+    """A client's: no final response in time (a 408). A server's: no ACK of a failure, or no answer by the user."""
 
     tx: Transaction
 
