@@ -110,6 +110,41 @@ def test_concurrent_writes_share_commits(tmp_path: Path) -> None:
     assert len({id(transaction) for transaction in transactions}) <= 3
 
 
+def test_a_busy_event_loop_does_not_starve_the_writer(tmp_path: Path) -> None:
+    async def work(database: Database) -> None:
+        writes = asyncio.gather(*(database.run(put_fact(str(number))) for number in range(1000)))
+        started = time.monotonic()
+        while not writes.done():
+            assert time.monotonic() - started < 2
+            busy_until = time.perf_counter() + 0.001
+            while time.perf_counter() < busy_until:
+                pass
+            await asyncio.sleep(0)
+        await writes
+
+    with_database(tmp_path / "db", work)
+
+
+def test_a_lock_held_by_another_process_fails_the_waiting_once_and_then_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provisioning.database.LOCK_TIMEOUT", 0.2)
+
+    async def work(database: Database) -> None:
+        other = sqlite3.connect(tmp_path / "db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        asked = (database.run(put_fact(str(number))) for number in range(20))
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert {str(result).rpartition(": ")[2] for result in results} == {"database is locked"}
+        assert time.monotonic() - started < 1.5, "not one after the other"
+        other.execute("ROLLBACK")
+        other.close()
+        await database.run(put_fact("free"))
+
+    with_database(tmp_path / "db", work)
+
+
 def test_a_lone_write_does_not_wait_for_company(tmp_path: Path) -> None:
     async def work(database: Database) -> None:
         started = time.monotonic()
