@@ -1,0 +1,193 @@
+"""The relay's end of the control link: AMP over TCP, TLS off loopback; hello first, then commands in and events out."""
+
+import asyncio
+import hmac
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from media_relay.amp_stream import AmpStream
+from protocols.control import (
+    VERSION,
+    Command,
+    ControlError,
+    Event,
+    Hello,
+    HelloReply,
+    Reply,
+    decode,
+    encode,
+)
+from protocols.control_amp import ControlCall, RefusedError
+from protocols.net import Address
+from provisioning.config import ControlConfig
+
+HELLO_TIMEOUT = 5.0
+"""Seconds a connection may stay without a good hello."""
+HELLO_BYTES = 4096
+"""Bytes a connection may send before it."""
+MAX_STRANGERS = 16
+"""Connections without a hello at once; more are closed on arrival."""
+MAX_AS_ID = 128
+
+log = structlog.get_logger()
+Execute = Callable[[str, Command], Reply]
+
+
+class ControlServer:
+    """Listens for application servers. One connection per AS id; a newer start of the same AS takes it over."""
+
+    def __init__(self, config: ControlConfig, relay_id: str, instance: str, execute: Execute) -> None:
+        self._token = config.token.get_secret_value() if config.token is not None else ""
+        self._tls = _tls(config)
+        self._hello = HelloReply(relay_id, instance)
+        self._execute = execute
+        self._owners: dict[str, _Link] = {}
+        self._epochs: dict[str, int] = {}
+        self._links: set[_Link] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, address: Address) -> Address:
+        """Listen; the bound address. OSError when that cannot be."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, address.host, address.port, ssl=self._tls)
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return Address(host, port)
+
+    async def stop(self) -> None:
+        """Stop listening and hang up."""
+        if self._server is not None:
+            self._server.close()
+        for link in list(self._links):
+            link.hang_up()
+        await asyncio.sleep(0)  # lets the transports close
+
+    def connected(self, as_id: str) -> bool:
+        """True while this AS has a link."""
+        return as_id in self._owners
+
+    def emit(self, as_id: str, event: Event) -> None:
+        """Tell an AS; lost when it is not there, as it compares notes when it is back."""
+        link = self._owners.get(as_id)
+        if link is not None:
+            link.send(event)
+
+    def call(self, link: "_Link", name: str, body: bytes) -> Reply:
+        """One value from a connection; ControlError when refused."""
+        value = decode(name, body)
+        if isinstance(value, Hello):
+            return self._welcome(link, value)
+        if link.as_id is None:
+            raise ControlError("denied", "hello first")
+        if not isinstance(value, Command):
+            raise ControlError("bad-request", f"{name} is no command")
+        return self._execute(link.as_id, value)
+
+    def gone(self, link: "_Link") -> None:
+        """A connection ended."""
+        self._links.discard(link)
+        if link.as_id is not None and self._owners.get(link.as_id) is link:
+            del self._owners[link.as_id]
+            log.warning("control.down", as_id=link.as_id)
+
+    def _accept(self) -> asyncio.Protocol:
+        link = _Link(self)
+        stream = AmpStream(link, link)
+        crowded = sum(other.as_id is None for other in self._links) >= MAX_STRANGERS
+        self._links.add(link)
+        link.expire_in(0 if crowded else HELLO_TIMEOUT)
+        return stream
+
+    def _welcome(self, link: "_Link", hello: Hello) -> HelloReply:
+        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            raise ControlError("denied", "wrong token")
+        if hello.version != VERSION:
+            raise ControlError("version", f"this relay speaks version {VERSION}")
+        if not 0 < len(hello.as_id) <= MAX_AS_ID or link.as_id not in (None, hello.as_id):
+            raise ControlError("bad-request", "not a usable AS id")
+        if hello.epoch < self._epochs.get(hello.as_id, hello.epoch):
+            raise ControlError("stale-epoch", "a later start of this server was here already")
+        self._epochs[hello.as_id] = hello.epoch
+        before = self._owners.get(hello.as_id)
+        self._owners[hello.as_id] = link
+        link.welcome(hello.as_id)
+        if before is not None and before is not link:
+            before.hang_up()
+        log.info("control.up", as_id=hello.as_id, epoch=hello.epoch)
+        return self._hello
+
+
+class _Link(amp.AMP):
+    """One connection; AMP does framing, matching and errors."""
+
+    def __init__(self, server: ControlServer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's AMP is untyped
+        self.as_id: str | None = None
+        self._control = server
+        self._bytes = 0
+        self._timeout: asyncio.TimerHandle | None = None
+
+    @ControlCall.responder
+    def called(self, name: str, body: bytes) -> dict[str, Any]:
+        """A command; refusals travel as AMP errors."""
+        try:
+            reply = self._control.call(self, name, body)
+        except ControlError as error:
+            raise RefusedError(str(error)) from None
+        answer, data = encode(reply)
+        return {"name": answer, "body": data}
+
+    def send(self, event: Event) -> None:
+        """An event to the AS, whose acknowledgement nobody waits for."""
+        name, body = encode(event)
+        wire: Any = self
+        sent: Deferred[dict[str, Any]] = wire.callRemote(ControlCall, name=name, body=body)
+        sent.addErrback(_unheard, event)
+
+    def received(self, size: int) -> bool:
+        """A stranger may say hello and no more."""
+        self._bytes += size
+        return self.as_id is not None or self._bytes <= HELLO_BYTES
+
+    def welcome(self, as_id: str) -> None:
+        """The hello was good."""
+        self.as_id = as_id
+        if self._timeout is not None:
+            self._timeout.cancel()
+
+    def expire_in(self, seconds: float) -> None:
+        """Hang up unless a good hello comes first."""
+        self._timeout = asyncio.get_running_loop().call_later(seconds, self.hang_up)
+
+    def hang_up(self) -> None:
+        """Close the connection at once."""
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """See twisted."""
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if self._timeout is not None:
+            self._timeout.cancel()
+        self._control.gone(self)
+
+
+def _unheard(failure: Failure, event: Event) -> None:
+    log.debug("control.event_unheard", kind=type(event).__name__, error=failure.getErrorMessage())
+
+
+def _tls(config: ControlConfig) -> ssl.SSLContext | None:
+    """Mutual TLS when certificates are configured (all three, as the configuration makes sure)."""
+    if config.tls_certificate is None or config.tls_ca is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(config.tls_ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(str(config.tls_certificate), str(config.tls_key))
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context

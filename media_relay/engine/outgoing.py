@@ -1,0 +1,189 @@
+"""One outgoing stream: a leg's medium, from waiting for a keyframe over catching up to live, and its packets' headers.
+
+A stream with keyframes starts with the cached picture: the packets since the last keyframe, paced, while live ones
+wait in the history until this leg has caught up. A packet the socket has no room for is a loss like any on the
+network: it keeps its number, so the viewer notices and may ask for it.
+"""
+
+import errno
+from collections.abc import Iterable, Sequence
+from random import Random
+from struct import Struct
+from typing import Literal
+
+from media_relay.engine import Outlet, OutletState
+from media_relay.engine.stream import Packet, Stream
+from media_relay.numbering import HISTORY, LegNumbers
+
+CATCH_UP_PACKETS = 16
+"""Packets of the cached picture sent at once."""
+CATCH_UP_INTERVAL = 0.005
+"""Seconds between two such bursts: 30 Mbit/s of full packets, so that half a megabyte takes 0.14 s."""
+TRICKLE_PACKETS = 10
+"""Packets a second towards an address that has not proven itself."""
+TRICKLE_BYTES = 200
+RESEND_BURST = 64
+"""Retransmissions a viewer may have at once; they come back at `RESEND_RATE` a second."""
+RESEND_RATE = 200.0
+
+_HEADER = Struct("!BBHII")
+_VERSION = 0x80
+_ATTEMPTS = 3
+"""An ICMP error pending on the shared socket is of some other peer, and reported once: send again."""
+_GONE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+State = Literal["live", "waiting", "catching", "paused"]
+
+
+class Outgoing:
+    """Sends one stream's packets to one leg under that leg's numbers."""
+
+    def __init__(self, outlet: Outlet, stream: Stream | None, random: Random) -> None:
+        self.outlet = outlet
+        self.packets = 0
+        self.octets = 0
+        self.state: State = "paused"
+        self._numbers = LegNumbers(random.getrandbits(15), random.getrandbits(31))
+        self._cursor = 0
+        self._squeezed: dict[int, int] = {}
+        self._dropping: int | None = None
+        self._trickle_second = 0
+        self._trickled = 0
+        self._resends = float(RESEND_BURST)
+        self._resent_at = 0.0
+        self.stream = stream
+
+    def start(self, now: float) -> None:
+        """(Re)start after opening, hold or a new source's first packet: from the cached picture where there is one."""
+        stream = self.stream
+        if self.outlet.flow == "paused" or stream is None:
+            self.state = "paused"
+        elif not stream.has_keyframes:
+            self._numbers.resume(stream.timeline.highest + 1)
+            self.state = "live"
+        elif stream.startable(now) and stream.cache.start is not None:
+            self._rewind(stream.cache.start)
+            self._squeezed = stream.replay_timestamps()
+            self.state = "catching"
+        else:
+            self.state = "waiting"
+
+    def change(self, outlet: Outlet, now: float) -> None:
+        """New negotiation: another address, payload type or flow; the numbering goes on."""
+        resumes = self.outlet.flow == "paused" != outlet.flow
+        self.outlet = outlet
+        if outlet.flow == "paused":
+            self.state = "paused"
+        elif resumes or self.state == "paused":
+            self.start(now)
+
+    def deliver(self, packets: Iterable[Packet], keyframe_at: int | None, now: float) -> bool:
+        """Send new packets of the line; False when the socket is full and the rest of the frame was dropped.
+
+        `keyframe_at` is the number with which a keyframe starts in this burst.
+        """
+        if self.state == "waiting" and keyframe_at is not None:
+            self._rewind(keyframe_at)
+            self.state = "live"
+        elif self.state == "catching" and keyframe_at is not None:
+            # A fresh keyframe makes what is left of the old picture worthless.
+            self._rewind(keyframe_at)
+        if self.state not in ("live", "catching"):
+            return True
+        for packet in packets:
+            if self.state == "catching" and packet.sequence >= self._cursor:
+                continue
+            if packet.timestamp == self._dropping:
+                continue
+            if not self._send(packet, now):
+                self._dropping = packet.timestamp
+                return False
+        return True
+
+    def catch_up(self, now: float) -> None:
+        """The next burst of the cached picture; live when nothing is left."""
+        stream = self.stream
+        if self.state != "catching" or stream is None:
+            return
+        highest = stream.timeline.highest
+        if self._cursor <= highest - HISTORY:
+            self.state = "waiting"
+            return
+        sent = 0
+        while self._cursor <= highest and sent < CATCH_UP_PACKETS:
+            packet = stream.packet(self._cursor)
+            if packet is not None:
+                if not self._send(packet, now):
+                    return
+                sent += 1
+            self._cursor += 1
+        if self._cursor > highest:
+            self.state = "live"
+
+    def resend(self, lost: Sequence[int], now: float) -> int:
+        """Send again packets named by this leg's own 16-bit numbers, within the leg's allowance."""
+        if self.stream is None or self.state == "paused":
+            return 0
+        self._resends = min(RESEND_BURST, self._resends + (now - self._resent_at) * RESEND_RATE)
+        self._resent_at = now
+        count = 0
+        for number in lost:
+            if self._resends < 1:
+                break
+            sequence = self._numbers.group_sequence(number)
+            packet = None if sequence is None else self.stream.packet(sequence)
+            if packet is not None and self._send(packet, now):
+                self._resends -= 1
+                count += 1
+        return count
+
+    @property
+    def report(self) -> OutletState:
+        """Counters for sender reports."""
+        return OutletState(self.outlet.ssrc, self.packets, self.octets, self._numbers.timestamp_offset)
+
+    def _rewind(self, sequence: int) -> None:
+        self._numbers.resume(sequence)
+        self._cursor = sequence
+        self._squeezed = {}
+
+    def _send(self, packet: Packet, now: float) -> bool:
+        """True when sent or left out for good; False when the socket is full."""
+        outlet = self.outlet
+        payload: bytes | None = packet.payload
+        if outlet.layout and self.stream is not None:
+            payload = self.stream.repacked(packet, outlet.layout)
+        if payload is None or (outlet.flow == "trickle" and not self._may_trickle(payload, now)):
+            self._numbers.skip(packet.sequence)
+            return True
+        number = self._numbers.assign(packet.sequence)
+        if number is None:
+            return True
+        timestamp = self._squeezed.get(packet.timestamp, packet.timestamp) + self._numbers.timestamp_offset
+        second = packet.marker << 7 | outlet.payload_type
+        header = _HEADER.pack(_VERSION, second, number & 0xFFFF, timestamp & 0xFFFFFFFF, outlet.ssrc)
+        if not self._transmit(header + payload):
+            return False
+        self.packets += 1
+        self.octets += len(payload)
+        return True
+
+    def _transmit(self, datagram: bytes) -> bool:
+        outlet = self.outlet
+        for _ in range(_ATTEMPTS):
+            try:
+                outlet.socket.sendto(datagram, outlet.destination)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+            break
+        return True  # or unroutable: lost to this leg, its number stays
+
+    def _may_trickle(self, payload: bytes, now: float) -> bool:
+        if int(now) != self._trickle_second:
+            self._trickle_second, self._trickled = int(now), 0
+        if len(payload) > TRICKLE_BYTES or self._trickled >= TRICKLE_PACKETS:
+            return False
+        self._trickled += 1
+        return True

@@ -1,0 +1,303 @@
+"""The engine in plain Python: the readable specification, and the oracle the C engine is compared with.
+
+One epoll descriptor watches all sockets, so the event loop has one thing to wait for. `step` reads at most
+`READ_BUDGET` datagrams a socket, gathers those of one source into a burst, and fans it out.
+"""
+
+import select
+from collections import deque
+from collections.abc import Sequence
+from random import Random, SystemRandom
+from socket import socket
+
+from media_relay.engine import (
+    Datagram,
+    EngineEvent,
+    EngineLeg,
+    GroupSpec,
+    Inlet,
+    KeyframeNeeded,
+    KeyframeSeen,
+    LegState,
+    LegUnreachable,
+    OutletState,
+    SourceStarted,
+    SourceState,
+)
+from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing
+from media_relay.engine.stream import Packet, Stream
+from media_relay.sockets import unreachable
+from protocols.control import MediaKind
+from protocols.net import Address
+from protocols.rtp.classify import classify
+
+READ_BUDGET = 64
+"""Datagrams read from one socket before the others get their turn."""
+MAX_DATAGRAM = 4096
+MAX_EVENTS = 8192
+"""Events kept for the control side; beyond it datagrams are lost, as in any full queue."""
+_READ = select.EPOLLIN
+_ERROR = select.EPOLLERR
+
+StreamKey = tuple[MediaKind, int]
+
+
+class _Leg:
+    __slots__ = ("heard_at", "outgoing", "received", "spec")
+
+    def __init__(self, spec: EngineLeg) -> None:
+        self.spec = spec
+        self.outgoing: dict[StreamKey, Outgoing] = {}
+        self.heard_at: float | None = None
+        self.received = 0
+
+
+class _Group:
+    __slots__ = ("first", "legs", "sinks", "source", "spec", "started", "streams")
+
+    def __init__(self, spec: GroupSpec) -> None:
+        self.spec = spec
+        self.legs: dict[str, _Leg] = {}
+        self.streams: dict[StreamKey, Stream] = {}
+        self.sinks: dict[StreamKey, list[Outgoing]] = {}
+        self.source: dict[StreamKey, str] = {}
+        self.first: dict[StreamKey, int] = {}
+        """Which sink a burst starts with: the one that lost out when the socket was last full."""
+        self.started: set[tuple[str, MediaKind]] = set()
+
+
+class PlainEngine:
+    """Implements `media_relay.engine.Engine` on the caller's thread."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self._random = random or SystemRandom()
+        self._epoll = select.epoll()
+        self._sockets: dict[int, socket] = {}
+        self._groups: dict[str, _Group] = {}
+        self._peers: dict[tuple[int, Address], tuple[_Group, _Leg, Inlet]] = {}
+        self._catching: list[Outgoing] = []
+        self._catch_up_at = 0.0
+        self._events: deque[EngineEvent] = deque()
+
+    def close(self) -> None:
+        """Forget everything; the sockets stay their owner's."""
+        self._epoll.close()
+
+    def fileno(self) -> int:
+        """See Engine."""
+        return self._epoll.fileno()
+
+    def watch(self, sock: socket) -> None:
+        """See Engine."""
+        self._sockets[sock.fileno()] = sock
+        self._epoll.register(sock.fileno(), _READ)
+
+    def unwatch(self, sock: socket) -> None:
+        """See Engine."""
+        if self._sockets.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+
+    def set_group(self, spec: GroupSpec) -> None:
+        """See Engine."""
+        self._groups.setdefault(spec.group_id, _Group(spec))
+
+    def set_leg(self, leg: EngineLeg, now: float) -> None:
+        """See Engine."""
+        group = self._groups.get(leg.group_id)
+        if group is None:
+            return
+        state = group.legs.get(leg.leg_id)
+        if state is None:
+            state = group.legs[leg.leg_id] = _Leg(leg)
+        self._forget_peers(state)
+        state.spec = leg
+        for inlet in leg.inlets:
+            self._peers[inlet.socket.fileno(), inlet.peer] = (group, state, inlet)
+            if inlet.forward:
+                self._set_source(group, leg.leg_id, inlet, now)
+        kept = {(outlet.medium, outlet.encoding) for outlet in leg.outlets}
+        for key in [key for key in state.outgoing if key not in kept]:
+            self._drop_outgoing(group, key, state.outgoing.pop(key))
+        for outlet in leg.outlets:
+            key = (outlet.medium, outlet.encoding)
+            outgoing = state.outgoing.get(key)
+            if outgoing is None:
+                outgoing = Outgoing(outlet, group.streams.get(key), self._random)
+                state.outgoing[key] = outgoing
+                group.sinks.setdefault(key, []).append(outgoing)
+                outgoing.start(now)
+            else:
+                outgoing.change(outlet, now)
+            self._started(group, outgoing)
+
+    def remove(self, group_id: str, leg_id: str | None = None) -> None:
+        """See Engine."""
+        group = self._groups.get(group_id)
+        if group is None:
+            return
+        for name in [leg_id] if leg_id is not None else list(group.legs):
+            leg = group.legs.pop(name, None)
+            if leg is not None:
+                self._forget_peers(leg)
+                for key, outgoing in leg.outgoing.items():
+                    self._drop_outgoing(group, key, outgoing)
+        if leg_id is None:
+            del self._groups[group_id]
+
+    def inject(self, group_id: str, medium: MediaKind, encoding: int, burst: Sequence[bytes], now: float) -> None:
+        """See Engine."""
+        group = self._groups.get(group_id)
+        key = (medium, encoding)
+        stream = group.streams.get(key) if group is not None else None
+        if group is None or stream is None:
+            return
+        packets: list[Packet] = []
+        keyframe_at: int | None = None
+        for datagram in burst:
+            added, keyframe = stream.place(datagram, now)
+            packets += added
+            if keyframe:
+                keyframe_at = added[0].sequence
+        if not packets:
+            return
+        source = group.source[key]
+        if (source, medium) not in group.started:
+            group.started.add((source, medium))
+            self._event(SourceStarted(group_id, source, medium))
+        if keyframe_at is not None:
+            self._event(KeyframeSeen(group_id))
+        sinks = group.sinks.get(key, ())
+        first = group.first.get(key, 0)
+        count = len(sinks)
+        for i in range(count):
+            index = (first + i) % count
+            if not sinks[index].deliver(packets, keyframe_at, now):
+                group.first[key] = index
+
+    def resend(self, group_id: str, leg_id: str, medium: MediaKind, lost: Sequence[int], now: float) -> int:
+        """See Engine."""
+        outgoing = self._outgoing(group_id, leg_id, medium)
+        return outgoing.resend(lost, now) if outgoing is not None else 0
+
+    def step(self, now: float) -> float | None:
+        """See Engine."""
+        for fd, flags in self._epoll.poll(0):
+            sock = self._sockets.get(fd)
+            if sock is None:
+                continue
+            if flags & _ERROR:
+                for address in unreachable(sock):
+                    self._event(LegUnreachable(sock, address))
+            if flags & _READ:
+                self._read(sock, now)
+        return self._catch_up(now)
+
+    def events(self) -> list[EngineEvent]:
+        """See Engine."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def source(self, group_id: str, medium: MediaKind) -> SourceState | None:
+        """See Engine."""
+        group = self._groups.get(group_id)
+        stream = group.streams.get((medium, 0)) if group is not None else None
+        return stream.state() if stream is not None else None
+
+    def outlet(self, group_id: str, leg_id: str, medium: MediaKind) -> OutletState | None:
+        """See Engine."""
+        outgoing = self._outgoing(group_id, leg_id, medium)
+        return outgoing.report if outgoing is not None else None
+
+    def leg(self, group_id: str, leg_id: str) -> LegState | None:
+        """See Engine."""
+        group = self._groups.get(group_id)
+        leg = group.legs.get(leg_id) if group is not None else None
+        if leg is None:
+            return None
+        out = leg.outgoing.values()
+        return LegState(leg.heard_at, leg.received, sum(o.packets for o in out), sum(o.octets for o in out))
+
+    def _read(self, sock: socket, now: float) -> None:
+        fd = sock.fileno()
+        burst: list[bytes] = []
+        sender: tuple[_Group, Inlet] | None = None
+        for _ in range(READ_BUDGET):
+            try:
+                data, (host, port, *_) = sock.recvfrom(MAX_DATAGRAM)
+            except OSError:  # nothing left, or a pending ICMP error that the error queue tells apart
+                break
+            source = Address(host, port)
+            peer = self._peers.get((fd, source))
+            if peer is None or classify(data) != "rtp":
+                self._event(Datagram(sock, data, source))
+                continue
+            group, leg, inlet = peer
+            leg.heard_at = now
+            leg.received += 1
+            if not inlet.forward:
+                continue
+            if sender is not None and sender != (group, inlet):
+                self.inject(sender[0].spec.group_id, sender[1].medium, sender[1].encoding, burst, now)
+                burst = []
+            sender = (group, inlet)
+            burst.append(data)
+        if sender is not None:
+            self.inject(sender[0].spec.group_id, sender[1].medium, sender[1].encoding, burst, now)
+
+    def _catch_up(self, now: float) -> float | None:
+        if not self._catching:
+            return None
+        if now >= self._catch_up_at:
+            for outgoing in self._catching:
+                outgoing.catch_up(now)
+            self._catching = [outgoing for outgoing in self._catching if outgoing.state == "catching"]
+            self._catch_up_at = now + CATCH_UP_INTERVAL
+        return self._catch_up_at if self._catching else None
+
+    def _set_source(self, group: _Group, leg_id: str, inlet: Inlet, now: float) -> None:
+        key = (inlet.medium, inlet.encoding)
+        stream = group.streams.get(key)
+        same = group.source.get(key) == leg_id
+        group.source[key] = leg_id
+        if stream is not None and (stream.clock_rate, stream.inlet.codec) == (inlet.clock_rate, inlet.codec):
+            if not same:
+                stream.source_changed(inlet)
+            else:
+                stream.inlet = inlet
+            return
+        group.streams[key] = stream = Stream(inlet, group.spec.cache_seconds, group.spec.cache_bytes)
+        for outgoing in group.sinks.get(key, ()):
+            outgoing.stream = stream
+            outgoing.start(now)
+            self._started(group, outgoing)
+
+    def _started(self, group: _Group, outgoing: Outgoing) -> None:
+        if outgoing.state == "catching" and outgoing not in self._catching:
+            self._catching.append(outgoing)
+        elif outgoing.state == "waiting":
+            self._event(KeyframeNeeded(group.spec.group_id))
+
+    def _forget_peers(self, leg: _Leg) -> None:
+        for inlet in leg.spec.inlets:
+            known = self._peers.get((inlet.socket.fileno(), inlet.peer))
+            if known is not None and known[1] is leg:
+                del self._peers[inlet.socket.fileno(), inlet.peer]
+
+    def _drop_outgoing(self, group: _Group, key: StreamKey, outgoing: Outgoing) -> None:
+        group.sinks[key].remove(outgoing)
+        if outgoing in self._catching:
+            self._catching.remove(outgoing)
+
+    def _outgoing(self, group_id: str, leg_id: str, medium: MediaKind) -> Outgoing | None:
+        group = self._groups.get(group_id)
+        leg = group.legs.get(leg_id) if group is not None else None
+        return leg.outgoing.get((medium, 0)) if leg is not None else None
+
+    def _event(self, event: EngineEvent) -> None:
+        if len(self._events) < MAX_EVENTS:
+            self._events.append(event)
+        elif not isinstance(event, Datagram):
+            # A flood of strangers must not hide what happens to legs.
+            self._events.popleft()
+            self._events.append(event)

@@ -1,0 +1,144 @@
+"""One incoming medium of a group: its line of packets, the recent history, the keyframe it can start viewers with."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from media_relay.engine import Inlet, Layout, SourceState
+from media_relay.keyframes import KeyframeCache, squeezed
+from media_relay.numbering import HISTORY, SourceTimeline
+from protocols.rtp.amr import AmrError, convert
+from protocols.rtp.h264 import IDR, SPS, nal_types, parameter_sets
+from protocols.rtp.packet import RtpError, payload_span, peek_header
+from protocols.rtp.reception import Reception
+
+
+class Packet(NamedTuple):
+    """A packet on the group's line; padding, CSRCs and extensions are gone."""
+
+    sequence: int
+    timestamp: int
+    marker: bool
+    payload: bytes
+
+
+class Stream:
+    """What a group receives of one medium and encoding, whichever leg is the source."""
+
+    def __init__(self, inlet: Inlet, cache_seconds: float, cache_bytes: int) -> None:
+        self.clock_rate = inlet.clock_rate
+        self.has_keyframes = inlet.codec.upper() == "H264"
+        self.timeline = SourceTimeline(inlet.clock_rate)
+        self.cache = KeyframeCache(cache_seconds, cache_bytes)
+        self.reception = Reception(0, inlet.clock_rate)
+        self._history: list[Packet | None] = [None] * HISTORY
+        self._repacked: tuple[int, Layout, bytes | None] | None = None
+        self.source_changed(inlet)
+
+    def source_changed(self, inlet: Inlet) -> None:
+        """Another leg feeds this stream now (or the same one renegotiated): viewers see one continuation."""
+        self.inlet = inlet
+        self._parameter_sets = inlet.parameter_sets
+        self.timeline.source_replaced()
+
+    def place(self, datagram: bytes, now: float) -> tuple[list[Packet], bool]:
+        """The packets this datagram adds to the line (none when late, repeated or garbage) and whether a keyframe
+        starts with them."""
+        try:
+            header = peek_header(datagram)
+            start, end = payload_span(datagram)
+        except RtpError:
+            return [], False
+        if header.payload_type != self.inlet.payload_type or start == end:
+            return [], False
+        known_ssrc = self.timeline.ssrc
+        placed = self.timeline.place(header, now)
+        if placed is None:
+            return [], False
+        if self.timeline.ssrc != known_ssrc:
+            self.reception = Reception(header.ssrc, self.clock_rate)
+            self.cache.clear()
+        self.reception.received(header.sequence, header.timestamp, now)
+        sequence, timestamp = placed
+        known = self._history[sequence % HISTORY]
+        if known is not None and known.sequence >= sequence:
+            return [], False
+        payload = datagram[start:end]
+        packets: list[Packet] = []
+        keyframe = False
+        if self.has_keyframes:
+            types = nal_types(payload)
+            starts = IDR in types or SPS in types
+            if SPS in types:
+                self._parameter_sets = parameter_sets(payload) or self._parameter_sets
+            elif starts and timestamp != self.cache.timestamp and sequence == self.timeline.highest:
+                packets = self._insert_parameter_sets(sequence, timestamp)
+                sequence += len(packets)
+            first = packets[0].sequence if packets else sequence
+            keyframe = self.cache.add(first, timestamp, starts, len(payload), now)
+        packets.append(Packet(sequence, timestamp, header.marker, payload))
+        for packet in packets:
+            self._history[packet.sequence % HISTORY] = packet
+        return packets, keyframe
+
+    def packet(self, sequence: int) -> Packet | None:
+        """A packet of the last `HISTORY`, None when it is missing or forgotten."""
+        packet = self._history[sequence % HISTORY]
+        return packet if packet is not None and packet.sequence == sequence else None
+
+    def since(self, sequence: int) -> Iterator[Packet]:
+        """What is known from this number on, in source order."""
+        oldest = self.timeline.highest - HISTORY + 1
+        for number in range(max(sequence, oldest), self.timeline.highest + 1):
+            packet = self.packet(number)
+            if packet is not None:
+                yield packet
+
+    def startable(self, now: float) -> bool:
+        """True when a viewer can be started from the cache."""
+        start = self.cache.start
+        return start is not None and self.cache.usable(now) and start > self.timeline.highest - HISTORY // 2
+
+    def replay_timestamps(self) -> dict[int, int]:
+        """Squeezed timestamps of the frames since the keyframe."""
+        start = self.cache.start
+        assert start is not None, "ask `startable` first"
+        return squeezed((packet.timestamp for packet in self.since(start)), self.clock_rate)
+
+    def repacked(self, packet: Packet, wanted: Layout) -> bytes | None:
+        """The payload in the AMR layout a leg negotiated (RFC 4867), None when it cannot be read; done once for all."""
+        inlet = self.inlet
+        if inlet.layout == wanted or not inlet.layout:
+            return packet.payload
+        done = self._repacked
+        if done is None or done[0] != packet.sequence or done[1] != wanted:
+            wide = inlet.codec.upper() == "AMR-WB"
+            try:
+                payload = convert(
+                    packet.payload, inlet.layout == "octet-aligned", wanted == "octet-aligned", wideband=wide
+                )
+            except AmrError:
+                payload = None
+            done = self._repacked = (packet.sequence, wanted, payload)
+        return done[2]
+
+    def state(self) -> SourceState | None:
+        """What feedback needs to know, None before the first packet."""
+        line = self.timeline
+        if line.ssrc is None:
+            return None
+        return SourceState(
+            ssrc=line.ssrc,
+            clock_rate=self.clock_rate,
+            arrived_at=line.arrived_at,
+            timestamp=line.timestamp,
+            offset=line.timestamp_offset,
+            reception=self.reception,
+        )
+
+    def _insert_parameter_sets(self, sequence: int, timestamp: int) -> list[Packet]:
+        """Our own packets with SPS and PPS, put on the line before the IDR that came without them."""
+        sets = self._parameter_sets
+        if not sets:
+            return []
+        self.timeline.insert_before(sequence, len(sets))
+        return [Packet(sequence + i, timestamp, False, nal) for i, nal in enumerate(sets)]

@@ -1,0 +1,212 @@
+"""Groups: one per live broadcaster, with its source leg, its viewers and the ports they share."""
+
+import heapq
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from media_relay.engine import Engine, GroupSpec
+from media_relay.keyframes import KeyframeRequests
+from media_relay.legs import Leg, LegMedium, RandomBytes, Role, needs_own_port, new_medium, renegotiate, sendable
+from media_relay.ports import MediaPort, Ports
+from media_relay.sockets import PortsExhausted
+from protocols.control import (
+    ControlError,
+    Event,
+    GroupClosed,
+    LegInfo,
+    LegJoined,
+    LegSpec,
+    MediaKind,
+    MediaSpec,
+)
+from protocols.net import is_numeric
+from protocols.rtp.rtcp import SenderReport
+from provisioning.config import RelayConfig
+
+MAX_ID = 256
+"""Characters of an id; they come from the AS, but memory is ours."""
+
+FIRST_REPORT = 0.1
+"""Seconds after the join until the first RTCP report: a player needs one to put sound and picture together."""
+
+
+class Group:
+    """One broadcast: everything with this id and epoch. Owned by the AS that opened it."""
+
+    def __init__(self, group_id: str, epoch: int, owner: str, config: RelayConfig) -> None:
+        self.group_id = group_id
+        self.epoch = epoch
+        self.owner = owner
+        self.legs: dict[str, Leg] = {}
+        self.source: Leg | None = None
+        self.orphaned_at: float | None = None
+        """When its owner was first seen to be gone."""
+        self.shared: dict[MediaKind, MediaPort] = {}
+        self.source_reports: dict[MediaKind, SenderReport] = {}
+        """The source's last sender reports: its own clock, by which sound and picture belong together."""
+        self.keyframes = KeyframeRequests(config.keyframe_interval_min, config.viewer_keyframe_interval)
+
+
+class Groups:
+    """All groups of the relay: puts legs in, takes them out, keeps engine and ports in step."""
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        engine: Engine,
+        emit: Callable[[str, Event], None],
+        random_bytes: RandomBytes,
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.ports = Ports(config, engine)
+        self.by_id: dict[str, Group] = {}
+        self._emit = emit
+        self._random_bytes = random_bytes
+        self._order = count()
+        self._due: list[tuple[float, int, Leg]] = []
+
+    def open(self, group_id: str, epoch: int, owner: str, spec: LegSpec, now: float) -> Group:
+        """A new group with its source; ControlError when there is no room."""
+        if len(self.by_id) >= self.config.max_groups:
+            raise ControlError("limit", f"{self.config.max_groups} groups are open")
+        if not 0 < len(group_id) <= MAX_ID:
+            raise ControlError("bad-request", "group id empty or too long")
+        group = Group(group_id, epoch, owner, self.config)
+        self.engine.set_group(GroupSpec(group_id, self.config.cache_seconds, self.config.cache_bytes))
+        self.by_id[group_id] = group
+        try:
+            self.put(group, spec, "source", now)
+        except ControlError:
+            self.close(group)
+            raise
+        return group
+
+    def put(self, group: Group, spec: LegSpec, role: Role, now: float) -> LegInfo:
+        """Add the leg, or bring it to what was negotiated anew; the same again changes nothing."""
+        leg = group.legs.get(spec.leg_id)
+        if leg is not None and leg.role == role and leg.spec == spec:
+            return leg.info()
+        _check(spec)
+        fresh = leg is None
+        if leg is None:
+            if len(group.legs) >= self.config.max_legs_per_group:
+                raise ControlError("limit", f"{self.config.max_legs_per_group} legs in group {group.group_id}")
+            leg = Leg(group.group_id, group.epoch, spec, role, now)
+        elif leg.role != role:
+            raise ControlError("bad-request", f"leg {spec.leg_id} is a {leg.role}")
+        before, leg.spec = leg.spec, spec
+        media: dict[MediaKind, LegMedium] = {}
+        try:
+            for medium_spec in spec.media:
+                media[medium_spec.kind] = self._medium(group, leg, medium_spec, before, now)
+        except PortsExhausted as error:
+            leg.spec = before
+            self._release(medium for kind, medium in media.items() if leg.media.get(kind) is not medium)
+            raise ControlError("limit", "no media port left") from error
+        self._release(medium for kind, medium in leg.media.items() if media.get(kind) is not medium)
+        leg.media = media
+        if fresh:
+            group.legs[leg.leg_id] = leg
+            self.visit_at(leg, now)
+        if role == "source" and group.source is not leg:
+            previous, group.source = group.source, leg
+            group.keyframes.source_replaced()
+            if previous is not None:
+                self.remove(group, previous.leg_id)
+        self.sync(leg, now)
+        return leg.info()
+
+    def remove(self, group: Group, leg_id: str) -> None:
+        """The leg's call is over."""
+        leg = group.legs.pop(leg_id, None)
+        if leg is None:
+            return
+        leg.removed = True
+        self.engine.remove(group.group_id, leg_id)
+        self._release(leg.media.values())
+        group.keyframes.forget(leg_id)
+        if group.source is leg:
+            group.source = None
+
+    def close(self, group: Group, cause: str | None = None) -> None:
+        """Stop all media; with a cause the owner is told, as it did not ask for it."""
+        for leg_id in list(group.legs):
+            self.remove(group, leg_id)
+        self.engine.remove(group.group_id)
+        for port in group.shared.values():
+            self.ports.close(port)
+        del self.by_id[group.group_id]
+        if cause is not None:
+            self._emit(group.owner, GroupClosed(group.group_id, group.epoch, cause))
+
+    def sync(self, leg: Leg, now: float) -> None:
+        """Tell the engine what changed about a leg."""
+        if not leg.removed:
+            self.engine.set_leg(leg.for_engine(now), now)
+
+    def heard(self, leg: Leg, now: float) -> None:
+        """Something authentic came from the leg; its first sign of life or last proof makes it joined."""
+        leg.heard_at = now
+        if not leg.joined and (leg.all_checked or not leg.ice):
+            leg.joined = True
+            leg.report_at = now + FIRST_REPORT
+            self.visit_at(leg, leg.report_at)
+            self.emit(leg, LegJoined(leg.group_id, leg.epoch, leg.leg_id))
+
+    def emit(self, leg: Leg, event: Event) -> None:
+        """Report to the AS that owns the leg's group."""
+        group = self.by_id.get(leg.group_id)
+        if group is not None and not leg.removed:
+            self._emit(group.owner, event)
+
+    def visit_at(self, leg: Leg, when: float) -> None:
+        """Have the leg looked after at this time, instead of any time set before."""
+        leg.visit = next(self._order)
+        heapq.heappush(self._due, (when, leg.visit, leg))
+
+    def due(self, now: float) -> list[Leg]:
+        """Legs whose time has come; each is to be given its next visit."""
+        legs = []
+        while self._due and self._due[0][0] <= now:
+            _, visit, leg = heapq.heappop(self._due)
+            if not leg.removed and leg.visit == visit:
+                legs.append(leg)
+        return legs
+
+    def _medium(self, group: Group, leg: Leg, spec: MediaSpec, before: LegSpec, now: float) -> LegMedium:
+        """The medium as negotiated: the one that is there where its sockets fit, else a new one."""
+        own = needs_own_port(leg.role, spec, leg.spec.client_address)
+        old = leg.media.get(spec.kind)
+        fits = old is not None and (old.port.shared == (not own) or not sendable(spec.rtp))
+        if old is not None and fits and old.spec.ice == spec.ice:
+            moved = before.client_address != leg.spec.client_address
+            renegotiate(old, spec, moved=moved, config=self.config, random=self._random_bytes, now=now)
+            return old
+        port = self.ports.open(spec.kind, group.group_id, shared=False) if own else self._shared(group, spec.kind)
+        return new_medium(leg, spec, port, self.config, self._random_bytes, now)
+
+    def _shared(self, group: Group, kind: MediaKind) -> MediaPort:
+        port = group.shared.get(kind)
+        if port is None:
+            port = group.shared[kind] = self.ports.open(kind, group.group_id, shared=True)
+        return port
+
+    def _release(self, media: Iterable[LegMedium]) -> None:
+        for medium in list(media):
+            medium.port.forget(medium)
+            if not medium.port.shared:
+                self.ports.close(medium.port)
+
+
+def _check(spec: LegSpec) -> None:
+    kinds = [media.kind for media in spec.media]
+    if not 0 < len(spec.leg_id) <= MAX_ID or not kinds or len(set(kinds)) != len(kinds):
+        raise ControlError("bad-request", "a leg needs an id and one or two different media")
+    for media in spec.media:
+        if not (is_numeric(media.rtp.host) and is_numeric(media.rtcp.host)):
+            raise ControlError("bad-request", f"{media.kind}: not a numeric address")
+        if not (0 <= media.payload_type < 128 and 1000 <= media.clock_rate <= 384_000):
+            raise ControlError("bad-request", f"{media.kind}: payload type or clock rate out of range")
+        if not (0 <= media.rtp.port < 65536 and 0 <= media.rtcp.port < 65536):
+            raise ControlError("bad-request", f"{media.kind}: no such port")

@@ -1,0 +1,226 @@
+"""Legs as the control side sees them: what was negotiated, where the peer really is, and what the engine is told.
+
+An address is only sent to once something vouches for it: an authenticated check (ICE), an SDP address that equals
+the signalling peer's, or a latched packet. Before that a leg gets a trickle at most, and never to nowhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Literal
+
+from media_relay.engine import EngineLeg, Flow, Inlet, Layout, Outlet
+from media_relay.latching import Latch
+from media_relay.ports import MediaPort
+from protocols.control import LegInfo, LegMedia, LegRow, LegSpec, MediaKind, MediaSpec
+from protocols.join import IceCredentials, IceLiteResponder, new_credentials
+from protocols.net import Address
+from protocols.sdp import AmrFormat, H264Format
+from provisioning.config import RelayConfig
+
+Role = Literal["source", "sink"]
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(slots=True, eq=False)
+class LegMedium:
+    """One medium of a leg and what is known about its peer."""
+
+    leg: "Leg"
+    spec: MediaSpec
+    port: MediaPort
+    ssrc: int
+    credentials: IceCredentials | None
+    responder: IceLiteResponder | None
+    peer: Address | None = None
+    """Where media goes to and comes from; None while nobody vouched for any address."""
+    rtcp_peer: Address | None = None
+    rtp_latch: Latch | None = None
+    rtcp_latch: Latch | None = None
+    fir_sequence: int = 0
+
+    @property
+    def kind(self) -> MediaKind:
+        """Audio or video."""
+        return self.spec.kind
+
+    def info(self) -> LegMedia:
+        """For the SDP answer."""
+        port = self.port
+        names = self.credentials or IceCredentials("", "")
+        rtcp = port.rtp_address if self.spec.rtcp_mux else port.rtcp_address
+        return LegMedia(self.kind, port.rtp_address, rtcp, names.ufrag, names.password)
+
+
+@dataclass(slots=True, eq=False)
+class Leg:
+    """A leg of a group; times are monotonic seconds."""
+
+    group_id: str
+    epoch: int
+    spec: LegSpec
+    role: Role
+    created_at: float
+    media: dict[MediaKind, LegMedium] = field(default_factory=dict)
+    heard_at: float | None = None
+    """Last authentic STUN or RTCP; the engine knows about RTP."""
+    joined: bool = False
+    lost: str | None = None
+    """Why it counts as lost."""
+    cut: bool = False
+    """Nothing is sent: no consent, or the address never answered."""
+    errors: int = 0
+    """ICMP errors since it was last heard."""
+    report_at: float = 0.0
+    visit: int = -1
+    """Which of its scheduled visits counts: the last."""
+    removed: bool = False
+
+    @property
+    def leg_id(self) -> str:
+        """Its id within the group."""
+        return self.spec.leg_id
+
+    @property
+    def ice(self) -> bool:
+        """True when its peer does connectivity checks."""
+        return any(medium.spec.ice for medium in self.media.values())
+
+    @property
+    def all_checked(self) -> bool:
+        """True when every accepted m-line has an address that proved itself."""
+        return all(medium.peer is not None for medium in self.media.values())
+
+    def info(self) -> LegInfo:
+        """What the AS puts into the answer."""
+        return LegInfo(self.leg_id, tuple(self.media[media.kind].info() for media in self.spec.media))
+
+    def row(self, silent_for: float | None, packets: int, octets: int) -> LegRow:
+        """The leg in a listing."""
+        return LegRow(
+            group_id=self.group_id,
+            epoch=self.epoch,
+            leg_id=self.leg_id,
+            role=self.role,
+            joined=self.joined,
+            lost=self.lost is not None,
+            silent_for=silent_for,
+            packets=packets,
+            octets=octets,
+        )
+
+    def for_engine(self, now: float) -> EngineLeg:
+        """The leg as the engine is to treat it."""
+        inlets = [self._inlet(medium, medium.peer) for medium in self.media.values() if medium.peer is not None]
+        outlets = [self._outlet(medium, now) for medium in self.media.values() if self.role == "sink"]
+        return EngineLeg(
+            self.group_id, self.leg_id, tuple(inlets), tuple(outlet for outlet in outlets if outlet is not None)
+        )
+
+    def _inlet(self, medium: LegMedium, peer: Address) -> Inlet:
+        spec = medium.spec
+        sets = H264Format.from_fmtp(spec.fmtp).parameter_sets if spec.codec.upper() == "H264" else ()
+        return Inlet(
+            medium=spec.kind,
+            socket=medium.port.rtp,
+            peer=peer,
+            payload_type=spec.payload_type,
+            forward=self.role == "source" and spec.receives,
+            codec=spec.codec,
+            clock_rate=spec.clock_rate,
+            layout=_layout(spec),
+            parameter_sets=sets,
+        )
+
+    def _outlet(self, medium: LegMedium, now: float) -> Outlet | None:
+        spec = medium.spec
+        destination = medium.peer or (None if spec.ice else spec.rtp)
+        if destination is None or not sendable(destination):
+            return None
+        flow: Flow = "open"
+        if not spec.sends or self.cut:
+            flow = "paused"
+        elif medium.peer is None:
+            latch = medium.rtp_latch
+            flow = "trickle" if latch is not None and now - latch.opened_at <= latch.window else "paused"
+        return Outlet(spec.kind, medium.port.rtp, destination, spec.payload_type, medium.ssrc, flow, _layout(spec))
+
+
+def needs_own_port(role: Role, spec: MediaSpec, client_address: str) -> bool:
+    """True unless a shared socket can tell the leg apart: by its credentials, or by an address that is vouched for."""
+    return role == "source" or not (spec.ice or _vouched(spec.rtp, client_address))
+
+
+def new_medium(
+    leg: Leg, spec: MediaSpec, port: MediaPort, config: RelayConfig, random_bytes: RandomBytes, now: float
+) -> LegMedium:
+    """A medium whose peer is known as far as signalling alone can vouch for it, registered on its port."""
+    credentials = new_credentials(random_bytes) if spec.ice else None
+    responder = IceLiteResponder(credentials, spec.remote_ufrag or None) if credentials is not None else None
+    ssrc = int.from_bytes(random_bytes(4), "big")
+    medium = LegMedium(leg, spec, port, ssrc, credentials, responder)
+    locate(medium, config, now)
+    return medium
+
+
+def locate(medium: LegMedium, config: RelayConfig, now: float) -> None:
+    """(Re)start finding out where the peer is, after its addresses were negotiated."""
+    leg, spec, port = medium.leg, medium.spec, medium.port
+    port.forget(medium)
+    medium.rtp_latch = medium.rtcp_latch = None
+    if not port.shared:
+        port.owner = medium
+    if medium.credentials is not None:
+        port.by_ufrag[medium.credentials.ufrag] = medium
+        if medium.rtcp_peer is not None:
+            port.by_rtcp[medium.rtcp_peer] = medium
+        return
+    medium.peer = medium.rtcp_peer = None
+    rtcp = spec.rtp if spec.rtcp_mux else spec.rtcp
+    if port.shared:
+        medium.peer = spec.rtp
+        set_rtcp_peer(medium, rtcp)
+        return
+    medium.rtp_latch = Latch(spec.rtp, leg.spec.client_address, config.latch, now, config.latch_window)
+    medium.rtcp_latch = Latch(rtcp, leg.spec.client_address, config.latch, now, config.latch_window)
+
+
+def renegotiate(
+    medium: LegMedium, spec: MediaSpec, *, moved: bool, config: RelayConfig, random: RandomBytes, now: float
+) -> None:
+    """Bring a medium to its new negotiation; address changes start the search anew, an ICE restart the credentials."""
+    before, medium.spec = medium.spec, spec
+    if medium.responder is not None and spec.remote_ufrag != before.remote_ufrag:
+        medium.credentials = new_credentials(random)
+        consent = medium.responder.last_check
+        medium.responder = IceLiteResponder(medium.credentials, spec.remote_ufrag or None)
+        medium.responder.last_check = consent
+        moved = True
+    if not sendable(spec.rtp):
+        medium.spec = replace(spec, rtp=before.rtp, rtcp=before.rtcp, sends=False)
+    elif moved or (before.rtp, before.rtcp, before.rtcp_mux) != (spec.rtp, spec.rtcp, spec.rtcp_mux):
+        locate(medium, config, now)
+
+
+def set_rtcp_peer(medium: LegMedium, address: Address) -> None:
+    """Accept RTCP from this address, and send it there."""
+    if medium.rtcp_peer is not None and medium.port.by_rtcp.get(medium.rtcp_peer) is medium:
+        del medium.port.by_rtcp[medium.rtcp_peer]
+    medium.rtcp_peer = address
+    medium.port.by_rtcp[address] = medium
+
+
+def _vouched(address: Address, client_address: str) -> bool:
+    return address.host == client_address and sendable(address)
+
+
+def sendable(address: Address) -> bool:
+    """False for what holds a call the old way, and for what is no single host."""
+    host = ip_address(address.host)
+    return not (host.is_unspecified or host.is_multicast) and address.port > 0
+
+
+def _layout(spec: MediaSpec) -> Layout:
+    if spec.codec.upper() not in ("AMR", "AMR-WB"):
+        return ""
+    return "octet-aligned" if AmrFormat.from_fmtp(spec.fmtp).octet_align else "bandwidth-efficient"

@@ -1,0 +1,73 @@
+"""Who is still there: silence, consent (RFC 7675) and addresses that never answer."""
+
+from media_relay.groups import Groups
+from media_relay.legs import Leg
+from media_relay.ports import MediaPort
+from protocols.control import LegBack, LegLost
+from protocols.net import Address
+
+UNREACHABLE_ERRORS = 3
+"""ICMP errors about a leg that, with silence, make it lost before its timeout; one alone can be forged or stale."""
+UNREACHABLE_SILENCE = 2.0
+VISIT_INTERVAL = 1.0
+
+
+class Liveness:
+    """Judges legs by when they were last heard."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+        self._config = groups.config
+
+    def interval(self) -> float:
+        """Seconds between two visits of a leg: fine enough for the shortest timeout."""
+        config = self._config
+        shortest = min(config.leg_timeout, config.consent_timeout, config.unanswered_timeout, config.latch_window)
+        return min(VISIT_INTERVAL, shortest / 4, config.rtcp_interval)
+
+    def heard_at(self, leg: Leg) -> float | None:
+        """The last authentic sign of life, None before the first."""
+        state = self._groups.engine.leg(leg.group_id, leg.leg_id)
+        times = [t for t in (leg.heard_at, state.heard_at if state is not None else None) if t is not None]
+        return max(times, default=None)
+
+    def visit(self, leg: Leg, now: float) -> None:
+        """Look at one leg: report it lost or back, cut what may not be sent any more."""
+        heard_at = self.heard_at(leg)
+        if heard_at is not None and not leg.joined:
+            self._groups.heard(leg, heard_at)
+        cause = self._cause(leg, heard_at, now)
+        cut = cause in ("unanswered", "consent", "unreachable")
+        latching = any(medium.peer is None and medium.rtp_latch is not None for medium in leg.media.values())
+        if cut != leg.cut or latching:
+            leg.cut = cut
+            self._groups.sync(leg, now)
+        if cause is None and leg.lost is not None:
+            leg.lost = None
+            self._groups.emit(leg, LegBack(leg.group_id, leg.epoch, leg.leg_id))
+        elif cause is not None and leg.lost is None:
+            leg.lost = cause
+            self._groups.emit(leg, LegLost(leg.group_id, leg.epoch, leg.leg_id, cause))
+
+    def unreachable(self, port: MediaPort, address: Address) -> None:
+        """ICMP named an address: charge the legs on this port that live there, and nobody else."""
+        group = self._groups.by_id.get(port.group_id)
+        for leg in group.legs.values() if group is not None else ():
+            leg.errors += any(m.port is port and m.peer == address for m in leg.media.values())
+
+    def _cause(self, leg: Leg, heard_at: float | None, now: float) -> str | None:
+        config = self._config
+        silent = now - (leg.created_at if heard_at is None else heard_at)
+        if silent < UNREACHABLE_SILENCE:
+            leg.errors = 0
+        elif leg.errors >= UNREACHABLE_ERRORS:
+            return "unreachable"
+        if heard_at is None and leg.ice:
+            return None  # nothing is sent before the join, and its user may take his time
+        if heard_at is None:
+            return "unanswered" if silent > config.unanswered_timeout else None
+        for medium in leg.media.values():
+            responder = medium.responder
+            if responder is not None and medium.peer and not responder.has_consent(now, config.consent_timeout):
+                return "consent"
+        return "silent" if silent > config.leg_timeout else None

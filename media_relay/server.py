@@ -1,0 +1,92 @@
+"""The relay as a service on the running asyncio loop: engine, relay, control link, and the timers that drive them."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+
+from media_relay.control_server import ControlServer
+from media_relay.engine.plain import PlainEngine
+from media_relay.relay import Relay
+from protocols.control import Command, Reply
+from protocols.net import Address
+from provisioning.config import Config
+
+TICK = 0.1
+"""Seconds between two looks at timers; they are all far longer."""
+
+log = structlog.get_logger()
+
+
+class RelayServer:
+    """Start and stop of one relay."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._engine = PlainEngine()
+        instance = secrets.token_hex(8)
+        relay_id = config.relay.advertised_host or config.relay.bind
+        self._control = ControlServer(config.control, relay_id, instance, self._execute)
+        self.relay = Relay(config.relay, self._engine, self._control.emit, self._control.connected)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._wake: asyncio.TimerHandle | None = None
+
+    async def start(self) -> Address:
+        """Begin to serve; the control link's bound address. OSError when it cannot be bound."""
+        self._loop = asyncio.get_running_loop()
+        relay = self._config.relay
+        bound = await self._control.start(Address(relay.control_host, relay.control_port))
+        self._loop.add_reader(self._engine.fileno(), self._ready)
+        self._ticking()
+        log.info("relay.started", control=str(bound), media=relay.bind)
+        return bound
+
+    async def stop(self) -> None:
+        """Close all groups, sockets and links."""
+        if self._loop is None:
+            return
+        for timer in (self._tick, self._wake):
+            if timer is not None:
+                timer.cancel()
+        self._loop.remove_reader(self._engine.fileno())
+        await self._control.stop()
+        self.relay.close()
+        self._engine.close()
+        log.info("relay.stopped")
+
+    def _execute(self, as_id: str, command: Command) -> Reply:
+        reply = self.relay.execute(as_id, command, time.monotonic())
+        log.debug("control.command", as_id=as_id, command=type(command).__name__)
+        self._ready()
+        return reply
+
+    def _ready(self) -> None:
+        assert self._loop is not None
+        now = time.monotonic()
+        due = self.relay.step(now)
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if due is not None:
+            self._wake = self._loop.call_later(max(0.0, due - now), self._ready)
+
+    def _ticking(self) -> None:
+        assert self._loop is not None
+        self.relay.tick(time.monotonic())
+        self._ready()
+        self._tick = self._loop.call_later(TICK, self._ticking)
+
+
+async def run_relay(config: Config, ready: Callable[[Address], None], stopping: asyncio.Event) -> Address:
+    """Serve until `stopping` is set; `ready` is told the control link's bound address, which is also returned."""
+    server = RelayServer(config)
+    bound = await server.start()
+    try:
+        ready(bound)
+        await stopping.wait()
+    finally:
+        await server.stop()
+    return bound

@@ -1,0 +1,131 @@
+"""What arrives besides accepted media: joins, RTCP, and unknown sources, believed only as far as they prove themselves.
+
+An unauthenticated datagram changes nothing and is not answered.
+"""
+
+from contextlib import suppress
+
+from media_relay.engine import Datagram, KeyframeNeeded, KeyframeSeen, LegUnreachable, SourceStarted
+from media_relay.feedback import Feedback
+from media_relay.groups import Groups
+from media_relay.legs import LegMedium, set_rtcp_peer
+from media_relay.liveness import Liveness
+from media_relay.ports import MediaPort
+from protocols.control import MediaStarted
+from protocols.join import check_username
+from protocols.net import Address
+from protocols.rtp.classify import classify
+from protocols.rtp.packet import peek_header
+
+
+class Traffic:
+    """Takes the engine's events and acts on them."""
+
+    def __init__(self, groups: Groups, feedback: Feedback, liveness: Liveness) -> None:
+        self._groups = groups
+        self._engine = groups.engine
+        self._feedback = feedback
+        self._liveness = liveness
+
+    def handle(self, now: float) -> None:
+        """Everything the engine has to tell."""
+        for event in self._engine.events():
+            match event:
+                case Datagram():
+                    self._datagram(event, now)
+                case SourceStarted(group_id, leg_id, kind):
+                    group = self._groups.by_id.get(group_id)
+                    if group is not None and (leg := group.legs.get(leg_id)) is not None:
+                        self._groups.emit(leg, MediaStarted(group_id, leg.epoch, leg_id, kind))
+                case KeyframeSeen(group_id):
+                    if (group := self._groups.by_id.get(group_id)) is not None:
+                        group.keyframes.seen(now)
+                case KeyframeNeeded(group_id):
+                    if (group := self._groups.by_id.get(group_id)) is not None:
+                        group.keyframes.want()
+                        self._feedback.ask_keyframe(group, now)
+                case LegUnreachable(sock, address):
+                    if (port := self._groups.ports.of(sock)) is not None:
+                        self._liveness.unreachable(port, address)
+
+    def _datagram(self, event: Datagram, now: float) -> None:
+        port = self._groups.ports.of(event.socket)
+        if port is None:
+            return
+        on_rtcp = event.socket is port.rtcp
+        match classify(event.data):
+            case "stun":
+                self._check(port, event, on_rtcp, now)
+            case "rtcp":
+                self._rtcp(port, event, on_rtcp, now)
+            case "rtp" if not on_rtcp:
+                self._unknown_media(port, event, now)
+
+    def _check(self, port: MediaPort, event: Datagram, on_rtcp: bool, now: float) -> None:
+        names = check_username(event.data)
+        medium = port.by_ufrag.get(names[0]) if names is not None else None
+        if medium is None or medium.responder is None:
+            return
+        result = medium.responder.receive(event.data, event.source, now)
+        if not result.authenticated:
+            return  # not even told why: nothing a stranger sends is answered
+        if result.reply is not None:
+            with suppress(OSError):
+                event.socket.sendto(result.reply, event.source)
+        if result.nominated:
+            self._nominated(medium, event.source, on_rtcp, now)
+        self._groups.heard(medium.leg, now)
+
+    def _nominated(self, medium: LegMedium, source: Address, on_rtcp: bool, now: float) -> None:
+        spec = medium.spec
+        if on_rtcp:
+            set_rtcp_peer(medium, source)
+        elif medium.peer != source:
+            medium.peer = source
+            if spec.rtcp_mux:
+                set_rtcp_peer(medium, source)
+            elif medium.rtcp_peer is None or medium.rtcp_peer.host != source.host:
+                set_rtcp_peer(medium, Address(source.host, spec.rtcp.port))
+            self._groups.sync(medium.leg, now)
+
+    def _rtcp(self, port: MediaPort, event: Datagram, on_rtcp: bool, now: float) -> None:
+        source = event.source
+        medium = port.by_rtcp.get(source)
+        if medium is None and port.owner is not None:
+            owner = port.owner
+            muxed = not on_rtcp and owner.peer == source
+            latching = owner.rtcp_latch is not None and owner.rtcp_latch.accepts(source, now)
+            medium = owner if muxed or latching else None
+        if medium is None or not self._feedback.received(medium, event.data, now):
+            return
+        if medium.rtcp_latch is not None and on_rtcp != medium.spec.rtcp_mux:
+            medium.rtcp_latch = None
+            set_rtcp_peer(medium, source)
+        self._assume_media(medium, source, now)
+        self._groups.heard(medium.leg, now)
+
+    def _assume_media(self, medium: LegMedium, source: Address, now: float) -> None:
+        """A viewer that only reports has proven its host: media goes where its SDP says, or where it reports from."""
+        if medium.peer is None and medium.rtp_latch is not None:
+            port = source.port if medium.spec.rtcp_mux else medium.spec.rtp.port
+            medium.peer = Address(source.host, port)
+            if medium.spec.rtcp_mux:
+                medium.rtp_latch = None
+            self._groups.sync(medium.leg, now)
+
+    def _unknown_media(self, port: MediaPort, event: Datagram, now: float) -> None:
+        medium = port.owner
+        if medium is None or medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now):
+            return
+        if peek_header(event.data).payload_type != medium.spec.payload_type:
+            return
+        medium.rtp_latch = None
+        medium.peer = event.source
+        if medium.spec.rtcp_mux:
+            medium.rtcp_latch = None
+            set_rtcp_peer(medium, event.source)
+        self._groups.sync(medium.leg, now)
+        if medium.leg.role == "source" and medium.spec.receives:
+            # The packet that proved the address is the first of the stream, often of its first keyframe.
+            self._engine.inject(medium.leg.group_id, medium.kind, 0, [event.data], now)
+        self._groups.heard(medium.leg, now)
