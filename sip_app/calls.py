@@ -1,18 +1,28 @@
-"""Calls as the service logic sees them: an INVITE it may answer, the dialog that comes of it (RFC 3261 sections 12-15).
+"""Calls as the service logic sees them: an INVITE it may answer, and the dialog that comes of it (RFC 3261 section 13).
 
 Everything here runs in the event loop's thread; nothing blocks. The wire is the endpoint's business.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
-from protocols.net import Address, Flow
-from protocols.sip.dialog import DialogState
-from protocols.sip.message import Request
+from protocols.net import Address
+from protocols.sip.dialog import DialogId, uas_dialog
+from protocols.sip.errors import SipParseError
+from protocols.sip.events import ServerTransaction
+from protocols.sip.invite import InviteEvent, ProvisionalAcknowledged, ProvisionalTimeout
+from protocols.sip.message import Request, make_response
+from sip_app.dialogs import ALLOW, SUPPORTED_TEXT, Dialog, DialogHandler, HeaderList, Rejected, session_of
+from sip_app.invite_server import InviteServer
 
-HeaderList = Sequence[tuple[str, str]]
+if TYPE_CHECKING:
+    from sip_app.endpoint import SipEndpoint
+
+__all__ = ["BroadcastService", "CallGone", "Caller", "Dialog", "DialogHandler", "HeaderList", "IncomingCall"]
+__all__ += ["Rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +37,6 @@ class Caller:
 
 class CallGone(Exception):
     """The caller hung up, or its transaction died, before the final answer."""
-
-
-class Rejected(Exception):
-    """The service refuses: the status, phrase and header fields of the answer."""
-
-    def __init__(self, status: int, reason: str | None = None, headers: HeaderList = ()) -> None:
-        super().__init__(f"{status} {reason or ''}".rstrip())
-        self.status = status
-        self.reason = reason
-        self.headers = headers
-
-
-class DialogHandler(Protocol):
-    """What a service answers to events inside its dialog."""
-
-    async def on_reinvite(self, offer: bytes) -> bytes:
-        """The SDP answer to a re-INVITE or UPDATE (an empty offer asks for ours); raises `Rejected`."""
-        ...
-
-    async def on_info(self, request: Request) -> None:
-        """An INFO request in the dialog; it is answered 200 unless this raises `Rejected`."""
-        ...
-
-    def on_ended(self, cause: str) -> None:
-        """The dialog is over: "bye" (by the peer), "local" (by us), "ack-timeout", "session-expired", "lost"."""
-        ...
 
 
 class BroadcastService(Protocol):
@@ -79,44 +63,44 @@ class BroadcastService(Protocol):
         ...
 
 
-class Dialog:
-    """A dialog in which we sent the 200: the service's handle on a running call."""
-
-    id: str
-    state: DialogState
-    app: dict[str, str]
-    acked: asyncio.Event
-    ended: asyncio.Event
-    end_cause: str
-    handler: DialogHandler | None
-
-    async def bye(self, reason: str | None = None) -> None:
-        """End the call: BYE with this Reason header value; waits for its answer or timeout. Idempotent."""
-        raise NotImplementedError
-
-    async def probe(self, timeout: float) -> bool:
-        """OPTIONS in the dialog; False when the peer no longer knows it or does not answer within `timeout` seconds."""
-        raise NotImplementedError
-
-    async def info(self, body: bytes, content_type: str) -> int:
-        """INFO in the dialog; the final status (408 when nobody answers)."""
-        raise NotImplementedError
-
-
 class IncomingCall:
-    """One INVITE for which we are the user agent server."""
+    """One INVITE for which we are the user agent server.
 
-    request: Request
-    flow: Flow
-    caller: Caller
-    offer: bytes
-    diverted_by: str | None
-    ended: asyncio.Event
+    `offer` is the raw SDP body, `diverted_by` the address of record that diverted the call here. `ended` is set when
+    the caller gave up or its transaction died before the final answer.
+    """
+
+    def __init__(
+        self,
+        endpoint: "SipEndpoint",
+        tx: ServerTransaction,
+        request: Request,
+        caller: Caller,
+        diverted_by: str | None = None,
+    ) -> None:
+        self.request = request
+        self.flow = tx.flow
+        self.caller = caller
+        self.offer = request.body
+        self.diverted_by = diverted_by
+        self.ended = asyncio.Event()
+        self.local_tag = secrets.token_hex(8)
+        self._endpoint = endpoint
+        self._server = InviteServer(endpoint, tx, self.local_tag, self._on_event)
+        endpoint.calls[tx] = self
+        self._dialog: Dialog | None = None
+        self._pracks: dict[int, asyncio.Future[None]] = {}
+        self._answered = False
+
+    @property
+    def id(self) -> DialogId:
+        """The early dialog's identity."""
+        return self.request.call_id, self.local_tag, self.request.from_.tag
 
     @property
     def cancelled(self) -> bool:
         """True once the caller gave up or its transaction died before the final answer."""
-        raise NotImplementedError
+        return self.ended.is_set()
 
     async def progress(
         self,
@@ -129,8 +113,30 @@ class IncomingCall:
         headers: HeaderList = (),
         reliable: bool = False,
     ) -> None:
-        """Send a provisional answer; a reliable one returns after its PRACK. Raises `CallGone`."""
-        raise NotImplementedError
+        """Send a provisional answer; a reliable one returns after its PRACK. Raises `CallGone`.
+
+        Reliable is only possible if the caller supports 100rel, and is forced if it requires that.
+        """
+        self._check()
+        invite = self._server.invite
+        reliable = invite.must_be_reliable or (reliable and invite.can_be_reliable)
+        self._endpoint.early[self.id] = self
+        response = invite.provisional(
+            self._endpoint.loop.time(),
+            status,
+            reason,
+            reliable=reliable,
+            headers=[("Contact", contact or self._endpoint.contact(self.flow)), ("Allow", ALLOW), *headers],
+            body=body,
+            content_type=content_type if body else None,
+        )
+        if not reliable:
+            self._server.flush()
+            return
+        pracked = self._pracks[response.rseq or 0] = self._endpoint.loop.create_future()
+        self._server.flush()
+        await pracked
+        self._check()
 
     async def answer(
         self,
@@ -140,9 +146,99 @@ class IncomingCall:
         headers: HeaderList = (),
         app: Mapping[str, str] | None = None,
     ) -> Dialog:
-        """Accept: the dialog is durable before the 200 leaves; returns once it is sent. Raises `CallGone`."""
-        raise NotImplementedError
+        """Accept: the dialog is durable before the 200 leaves; returns once it is sent. Raises `CallGone`.
+
+        Raises `Rejected` for an INVITE nobody can be in a dialog with (no Contact, too short a session timer).
+        """
+        self._check()
+        endpoint = self._endpoint
+        contact = contact or endpoint.contact(self.flow)
+        try:
+            state = uas_dialog(self.request, self.local_tag, contact, self.flow)
+            timer, timer_headers = session_of(self.request, endpoint.session_expires, endpoint.min_se)
+        except SipParseError as error:
+            raise Rejected(400, f"Bad Request ({error})") from error
+        state = replace(state, app=dict(app or {}))
+        if timer is not None:
+            state = replace(state, session_interval=timer[0], session_we_refresh=timer[1])
+        dialog = Dialog(endpoint, state, self._server)
+        await endpoint.save(dialog)
+        if self.cancelled:
+            endpoint.forget(dialog)
+            raise CallGone
+        self._answered = True
+        self._dialog = dialog
+        endpoint.dialogs[state.id] = dialog
+        endpoint.early.pop(self.id, None)
+        lines = [("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED_TEXT), *timer_headers, *headers]
+        content_type = "application/sdp" if body else None
+        self._server.invite.accept(endpoint.loop.time(), headers=lines, body=body, content_type=content_type)
+        self._server.flush()
+        dialog.watch_session()
+        return dialog
 
     def reject(self, status: int, reason: str | None = None, headers: HeaderList = ()) -> None:
         """Refuse. Idempotent; without effect after a final answer."""
-        raise NotImplementedError
+        if self._answered:
+            return
+        self._answered = True
+        self._server.invite.reject(status, reason, headers=headers)
+        self._server.flush()
+        self._close()
+
+    def _check(self) -> None:
+        if self.cancelled or self._answered:
+            raise CallGone
+
+    def _close(self) -> None:
+        """No dialog will come of it."""
+        self._endpoint.early.pop(self.id, None)
+        for waiting in self._pracks.values():
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # What the endpoint hands in
+
+    def cancel(self) -> None:
+        """The caller sent CANCEL (or BYE): 487, unless already answered."""
+        if not self._answered:
+            self.ended.set()
+            self.reject(487)
+
+    def lost(self) -> None:
+        """The INVITE's transaction died."""
+        if not self._answered:
+            self._answered = True
+            self.ended.set()
+            self._server.stop()
+            self._close()
+
+    def receive(self, tx: ServerTransaction, request: Request) -> None:
+        """A request within the early dialog: PRACK, BYE; nothing else may change what is not answered yet."""
+        respond = self._endpoint.respond
+        if request.method == "PRACK":
+            try:
+                known = self._server.receive_prack(request)
+            except SipParseError:
+                respond(tx, make_response(request, 400))
+                return
+            respond(tx, make_response(request, 200 if known else 481))
+            self._server.flush()
+        elif request.method == "BYE":
+            respond(tx, make_response(request, 200))
+            self.cancel()
+        elif request.method == "OPTIONS":
+            respond(tx, make_response(request, 200, headers=(("Allow", ALLOW),)))
+        else:
+            respond(tx, make_response(request, 491))
+
+    def _on_event(self, event: InviteEvent) -> None:
+        if isinstance(event, ProvisionalAcknowledged):
+            waiting = self._pracks.pop(event.response.rseq or 0, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        elif isinstance(event, ProvisionalTimeout):
+            self.ended.set()
+            self.reject(504, "No PRACK")
+        elif self._dialog is not None:
+            self._dialog.on_invite_event(event)

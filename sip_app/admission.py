@@ -1,0 +1,104 @@
+"""Admission, the first step of every request: who really sent it, is it too much, may its headers be believed.
+
+The client address is the transport's source, unless that is a trusted peer: then it is what the outermost trusted
+peer stamped on the Via hop below its own (RFC 3581). Limits and NAT handling use only this address.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from protocols.net import Address, Flow
+from protocols.sip.message import Request
+from provisioning.config import SipConfig
+
+MAX_TRACKED_CLIENTS = 20_000
+_UNTRUSTED_HEADERS = ("p-asserted-identity", "p-preferred-identity", "history-info", "diversion")
+
+
+class RateLimit:
+    """A token bucket per host: `rate` requests a second, bursts of the same size; memory is bounded."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = float(rate)
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self.dropped = 0
+
+    def allows(self, host: str, now: float) -> bool:
+        """Take one token of `host`; False if there is none."""
+        tokens, at = self._buckets.get(host, (self._rate, now))
+        tokens = min(self._rate, tokens + (now - at) * self._rate)
+        if tokens < 1.0:
+            self.dropped += 1
+            return False
+        if len(self._buckets) >= MAX_TRACKED_CLIENTS and host not in self._buckets:
+            self._forget_idle(now)
+        self._buckets[host] = (tokens - 1.0, now)
+        return True
+
+    def _forget_idle(self, now: float) -> None:
+        """Whoever was silent for a second has a full bucket: nothing is lost. All busy: start anew."""
+        self._buckets = {host: entry for host, entry in self._buckets.items() if now - entry[1] < 1.0}
+        if len(self._buckets) >= MAX_TRACKED_CLIENTS:
+            self._buckets.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that passed: cleaned of what its sender may not claim."""
+
+    request: Request
+    flow: Flow
+    client: Address
+    trusted: bool
+
+
+class Admission:
+    """The rules of this step, from the configuration."""
+
+    def __init__(self, config: SipConfig) -> None:
+        self._networks = [ip_network(text) for text in config.trusted_peers]
+        self._known: dict[str, bool] = {}
+        self._rate = RateLimit(config.requests_per_second)
+
+    def trusted(self, host: str) -> bool:
+        """True for a configured peer."""
+        if not self._networks:
+            return False
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= MAX_TRACKED_CLIENTS:
+                self._known.clear()
+            address = ip_address(host)
+            known = self._known[host] = any(address in network for network in self._networks)
+        return known
+
+    def within_rate(self, flow: Flow, now: float) -> bool:
+        """Before a message is even parsed: may this source send one more? Trusted peers are judged by client later."""
+        return self.trusted(flow.remote.host) or self._rate.allows(flow.remote.host, now)
+
+    def client_address(self, request: Request, flow: Flow) -> Address:
+        """Where the request comes from, as far as it can be believed."""
+        client = flow.remote
+        if not self.trusted(client.host):
+            return client
+        for via in request.vias[1:]:
+            client = via.response_address
+            try:
+                if not self.trusted(client.host):
+                    break
+            except ValueError:
+                break
+        return client
+
+    def admit(self, request: Request, flow: Flow, now: float) -> Admitted | None:
+        """The request as it goes on; None if its client sends too much."""
+        trusted = self.trusted(flow.remote.host)
+        if not trusted:
+            if any(name in request.headers for name in _UNTRUSTED_HEADERS):
+                headers = request.headers.without(*_UNTRUSTED_HEADERS)
+                request = Request(request.method, request.uri, headers, request.body)
+            return Admitted(request, flow, flow.remote, False)
+        client = self.client_address(request, flow)
+        if client != flow.remote and not self._rate.allows(client.host, now):
+            return None
+        return Admitted(request, flow, client, True)

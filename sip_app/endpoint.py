@@ -1,0 +1,383 @@
+"""The SIP element: sockets and transactions tied together, and the dialogs that end here.
+
+What arrives goes through the transaction layer; what comes out is dispatched: responses to whoever sent the request,
+ACK, PRACK and CANCEL to the call they belong to, new requests to the server's pipeline (`Pipeline`).
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+from protocols.net import Address, Flow, bracketed
+from protocols.records import StoredDialog
+from protocols.sip.dialog import DialogId, DialogState, incoming_id
+from protocols.sip.errors import BadRequest, SipParseError
+from protocols.sip.events import (
+    AckReceived,
+    CancelReceived,
+    ClientTransaction,
+    Event,
+    RequestReceived,
+    ResponseReceived,
+    ServerTransaction,
+    TransactionTerminated,
+    TransactionTimeout,
+    TransactionTransportError,
+)
+from protocols.sip.message import REASONS, Headers, Request, Response, check_request, make_response, parse_message
+from protocols.sip.transaction import Timers, TransactionLayer
+from provisioning.config import Config
+from sip_app.admission import Admission
+from sip_app.calls import IncomingCall
+from sip_app.dialogs import Dialog, Rejected
+from sip_app.events import Trace
+from sip_app.ports import Dialogs
+from sip_app.transport import Limits, Transports
+
+STOP_WITHIN = 4.0
+"""Seconds the farewells of all dialogs may take together when the server stops."""
+_STOP_REASON = 'SIP;cause=503;text="Server shutting down"'
+
+log = structlog.get_logger("sip_app.endpoint")
+
+
+class ClientUser(Protocol):
+    """Whoever sent a request: hears what becomes of it. Timeouts come as 408, transport failures as 503."""
+
+    def on_response(self, response: Response, tx: ClientTransaction) -> None:
+        """A response; after a final one to anything but INVITE nothing more follows."""
+        ...
+
+
+class Pipeline(Protocol):
+    """Who serves what the endpoint cannot answer from its own dialogs."""
+
+    def on_request(self, tx: ServerTransaction, request: Request, flow: Flow) -> None:
+        """A new request."""
+        ...
+
+    def on_ack(self, request: Request, flow: Flow) -> None:
+        """An ACK for a 2xx that is not of a dialog here."""
+        ...
+
+    async def reach(self, state: DialogState) -> Flow | None:
+        """Another way to the peer of a dialog whose flow is gone."""
+        ...
+
+
+class _Waiter:
+    """One request of ours whose final response somebody awaits."""
+
+    def __init__(self, answered: "asyncio.Future[Response]") -> None:
+        self._answered = answered
+
+    def on_response(self, response: Response, tx: ClientTransaction) -> None:
+        if response.status >= 200 and not self._answered.done():
+            self._answered.set_result(response)
+
+
+class SipEndpoint:
+    """One server's SIP. `dialogs` are the answered calls, `early` those that only got provisional answers."""
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: AsyncioSelectorReactor,
+        store: Dialogs,
+        as_id: str,
+        admission: Admission,
+        pipeline: Pipeline,
+        timers: Timers | None = None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.timers = timers or Timers(c=config.service.ring_timeout)
+        self.session_expires = config.service.session_expires
+        self.min_se = config.service.min_se
+        self.dialogs: dict[DialogId, Dialog] = {}
+        self.early: dict[DialogId, IncomingCall] = {}
+        self.calls: dict[ServerTransaction, IncomingCall] = {}
+        self.cancellable: dict[ServerTransaction, Callable[[], None]] = {}
+        self._at_end: dict[ServerTransaction, Callable[[], object]] = {}
+        self.users: dict[ClientTransaction, ClientUser] = {}
+        self._sip = config.sip
+        self._store = store
+        self._as_id = as_id
+        self._admission = admission
+        self._pipeline = pipeline
+        self._trace = Trace(config.log.level == "debug")
+        self._layer = TransactionLayer(self.timers, config.sip.max_transactions, self.via_address)
+        limits = Limits(
+            config.sip.max_message_bytes,
+            config.sip.max_connections,
+            config.sip.connection_idle_timeout,
+            config.sip.connection_first_message_timeout,
+        )
+        self.transports = Transports(self, reactor, limits, config.sip.dscp)
+        self._started = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pumping = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Life
+
+    async def start(self) -> None:
+        """Bind the sockets. Raises OSError."""
+        self.transports.listen(self._sip.bind, self._sip.port, tcp=self._sip.tcp)
+        self._started.set()
+
+    async def stop(self) -> None:
+        """Say BYE in every dialog, all within a bounded time, then close the sockets."""
+        for call in list(self.early.values()):
+            call.reject(503)
+        if self._started.is_set() and self.dialogs:
+            farewells = [asyncio.ensure_future(dialog.bye(_STOP_REASON)) for dialog in list(self.dialogs.values())]
+            _, late = await asyncio.wait(farewells, timeout=STOP_WITHIN)
+            for farewell in late:
+                farewell.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.transports.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def addresses(self) -> list[tuple[str, Address]]:
+        """What is listened on: transport and address."""
+        return sorted(self.transports.bound.items(), reverse=True)
+
+    def via_address(self, flow: Flow) -> Address:
+        """Host and port our Via, Contact and Record-Route show on this flow."""
+        bound = self.transports.bound
+        port = (bound.get(flow.transport) or bound["udp"]).port
+        return Address(self._sip.advertised_host or self._sip.bind, port)
+
+    def contact(self, flow: Flow) -> str:
+        """Our Contact for a dialog over this flow."""
+        host, port = self.via_address(flow)
+        transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
+        return f"<sip:{bracketed(host)}:{port}{transport}>"
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in the background; what it fails of is logged."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def serve(self, tx: ServerTransaction, request: Request, work: Coroutine[Any, Any, None]) -> None:
+        """Run the service of one request: if it ends in `Rejected` or an error, that is the answer."""
+        self.spawn(work).add_done_callback(partial(self._served, tx, request))
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, Rejected | SipParseError):
+            log.error("server.failed", exc_info=error)
+
+    def _served(self, tx: ServerTransaction, request: Request, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self.reject(tx, request, Rejected(503))
+            return
+        error = task.exception()
+        if isinstance(error, Rejected):
+            self.reject(tx, request, error)
+        elif isinstance(error, SipParseError):
+            self.reject(tx, request, Rejected(400, f"Bad Request ({error})"))
+        elif error is not None:
+            self.reject(tx, request, Rejected(500))
+
+    # What goes out
+
+    def respond(self, tx: ServerTransaction, response: Response) -> None:
+        """Answer a request."""
+        self._layer.send_response(tx, response, self.loop.time())
+        self.pump()
+
+    def reject(self, tx: ServerTransaction, request: Request, refusal: Rejected) -> None:
+        """Answer a request with a refusal; through its call, if it has one."""
+        call = self.calls.get(tx)
+        if call is not None:
+            call.reject(refusal.status, refusal.reason, refusal.headers)
+            return
+        response = make_response(
+            request, refusal.status, refusal.reason, to_tag=tx.key[0][-16:] or "0", headers=refusal.headers
+        )
+        self.respond(tx, response)
+
+    def send(self, request: Request, flow: Flow, user: ClientUser) -> ClientTransaction:
+        """Send a request at the next `pump`; `user` hears of its responses."""
+        tx = self._layer.send_request(request, flow, self.loop.time())
+        self.users[tx] = user
+        return tx
+
+    def at_end(self, tx: ServerTransaction, act: Callable[[], object]) -> None:
+        """Call `act` once the transaction is forgotten."""
+        self._at_end[tx] = act
+
+    def cancel(self, tx: ClientTransaction, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Cancel an INVITE we sent."""
+        self._layer.cancel(tx, self.loop.time(), headers)
+        self.pump()
+
+    def send_stateless(self, message: Request | Response, flow: Flow) -> None:
+        """Send an ACK, or an answer to what could not be read."""
+        self._layer.send_stateless(message, flow)
+        self.pump()
+
+    async def request(self, request: Request, flow: Flow) -> Response:
+        """Send a request and wait for its final response (408 when none comes, 503 when it cannot be sent)."""
+        answered: asyncio.Future[Response] = self.loop.create_future()
+        self.send(request, flow, _Waiter(answered))
+        self.pump()
+        return await answered
+
+    async def reach(self, state: DialogState) -> Flow:
+        """The flow to the peer of a dialog: its own while that stands, else another way, waiting for the start."""
+        await self._started.wait()
+        flow = state.flow
+        if flow.transport == "udp":
+            return replace(flow, local=self.transports.bound["udp"])
+        if self.transports.alive(flow):
+            return flow
+        return await self._pipeline.reach(state) or flow
+
+    # Dialogs
+
+    def restore(self, stored: StoredDialog) -> Dialog:
+        """Hold a stored dialog again, as after a restart. Raises SipParseError if it cannot be read."""
+        state = DialogState.from_json(stored.state)
+        dialog = Dialog(self, state, None)
+        self.dialogs[state.id] = dialog
+        return dialog
+
+    async def save(self, dialog: Dialog) -> None:
+        """Make a dialog durable."""
+        group = dialog.app.get("group", "")
+        await self._store.save(StoredDialog(dialog.id, self._as_id, group, dialog.state.to_json()))
+
+    def forget(self, dialog: Dialog) -> None:
+        """A dialog is over."""
+        self.dialogs.pop(dialog.state.id, None)
+        self.spawn(self._store.delete(dialog.id))
+
+    # What comes in
+
+    def data_received(self, data: bytes, flow: Flow) -> None:
+        """One message from a socket. Nothing it may contain raises."""
+        now = self.loop.time()
+        if len(data) < 16 or (data[:4] != b"SIP/" and not self._admission.within_rate(flow, now)):
+            return
+        try:
+            message = parse_message(data, max_bytes=self._sip.max_message_bytes, max_header_lines=self._sip.max_headers)
+        except SipParseError as error:
+            log.debug("sip.unreadable", peer=str(flow.remote), error=str(error))
+            return
+        if self._trace.on:
+            self._trace.received(message, flow)
+        if isinstance(message, Request):
+            try:
+                check_request(message)
+            except BadRequest as error:
+                self._refuse(message, flow, error)
+                return
+        self._layer.receive(message, flow, now)
+        self.pump()
+
+    def _refuse(self, request: Request, flow: Flow, error: BadRequest) -> None:
+        """Answer what cannot be served, without a transaction; over UDP to where it came from."""
+        if request.method == "ACK" or not request.headers.all("via"):
+            return
+        response = make_response(request, error.status, error.reason, to_tag="0")
+        self.send_stateless(response, flow)
+
+    def flow_closed(self, flow: Flow) -> None:
+        """A connection is gone."""
+        self._layer.transport_failed(flow, self.loop.time())
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what is to be sent and dispatch what happened, until there is no more of either."""
+        if self._pumping:
+            return
+        self._pumping = True
+        layer, send = self._layer, self.transports.send
+        try:
+            while True:
+                for data, flow in layer.to_send():
+                    if self._trace.on:
+                        self._trace.sent(parse_message(data), flow)
+                    if not send(data, flow):
+                        self.loop.call_soon(self.flow_closed, flow)
+                event = layer.next_event()
+                if event is None:
+                    break
+                self._dispatch(event)
+        finally:
+            self._pumping = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        at = self._layer.next_timer()
+        timer = self._timer
+        if at is None or (timer is not None and timer.when() <= at):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timer = self.loop.call_at(at, self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        self._layer.handle_timer(self.loop.time())
+        self.pump()
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case ResponseReceived(tx, response):
+                if (user := self.users.get(tx)) is not None:
+                    user.on_response(response, tx)
+            case RequestReceived(tx, request, flow):
+                self._pipeline.on_request(tx, request, flow)
+            case TransactionTerminated(tx):
+                if isinstance(tx, ClientTransaction):
+                    self.users.pop(tx, None)
+                elif isinstance(tx, ServerTransaction):
+                    self.calls.pop(tx, None)
+                    self.cancellable.pop(tx, None)
+                    if (at_end := self._at_end.pop(tx, None)) is not None:
+                        at_end()
+            case AckReceived(request, flow):
+                dialog = self.dialogs.get(incoming_id(request))
+                if dialog is not None:
+                    dialog.receive_ack(request)
+                else:
+                    self._pipeline.on_ack(request, flow)
+            case CancelReceived(tx, cancel_tx, request):
+                self.respond(cancel_tx, make_response(request, 200, to_tag=cancel_tx.key[0][-16:]))
+                self._cancelled(tx)
+            case TransactionTimeout(tx):
+                self._failed(tx, 408)
+            case TransactionTransportError(tx):
+                self._failed(tx, 503)
+
+    def _cancelled(self, tx: ServerTransaction) -> None:
+        if (call := self.calls.get(tx)) is not None:
+            call.cancel()
+        elif (give_up := self.cancellable.get(tx)) is not None:
+            give_up()
+        else:
+            self.respond(tx, make_response(tx.request, 487, to_tag=tx.key[0][-16:]))
+
+    def _failed(self, tx: object, status: int) -> None:
+        if isinstance(tx, ClientTransaction):
+            if (user := self.users.get(tx)) is not None:
+                user.on_response(Response(status, REASONS[status], Headers()), tx)
+        elif isinstance(tx, ServerTransaction) and (call := self.calls.get(tx)) is not None:
+            call.lost()

@@ -1,0 +1,102 @@
+"""Identity: the caller is the authenticated address of record, never From (RFC 3261 section 22, RFC 8760, RFC 3325).
+
+Unknown users are challenged and refused exactly like those who mistyped. A request from a trusted peer is believed.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from protocols.sip.digest import NonceSource, challenge, credentials_algorithm, find_credentials, verify
+from protocols.sip.errors import SipParseError
+from protocols.sip.headers import AuthParams, NameAddr
+from protocols.sip.message import Request
+from protocols.sip.uri import SipUri, TelUri
+from provisioning.config import Config
+from sip_app.admission import Admitted
+from sip_app.calls import Caller, Rejected
+from sip_app.numbers import NumberPlan, number_of
+from sip_app.ports import Credentials
+
+ANONYMOUS = "anonymous@anonymous.invalid"
+
+log = structlog.get_logger("sip_app.identity")
+
+
+class Identity:
+    """Names the caller of a request, or has it challenged. `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        config: Config,
+        plan: NumberPlan,
+        credentials: Credentials,
+        nonce_key: bytes,
+        clock: Callable[[], float],
+    ) -> None:
+        self._realm = config.digest_realm
+        self._algorithm = config.sip.digest_algorithm
+        self._guests = config.sip.guests
+        self._plan = plan
+        self._credentials = credentials
+        self._nonces = NonceSource(nonce_key, config.sip.nonce_lifetime)
+        self._clock = clock
+
+    async def identify(self, admitted: Admitted) -> Caller:
+        """Who sent this. Raises `Rejected`: 401 or 407 to be asked, 403 when From (or a REGISTER's To) is another."""
+        request = admitted.request
+        if admitted.trusted:
+            return self._asserted(admitted)
+        registering = request.method == "REGISTER"
+        given = find_credentials(request, self._realm, "Authorization" if registering else "Proxy-Authorization")
+        if given is None and not registering:
+            given = find_credentials(request, self._realm)
+        if given is None:
+            if self._guests and request.method == "INVITE":
+                return Caller(ANONYMOUS, number_of(ANONYMOUS), False, admitted.client)
+            raise self.challenged(request)
+        aor = await self._authenticate(request, given)
+        if self._plan.aor(request.from_.uri) != aor or (registering and self._plan.aor(request.to.uri) != aor):
+            log.warning("identity.mismatch", aor=aor, peer=str(admitted.client))
+            raise Rejected(403, "From Is Not You")
+        return Caller(aor, number_of(aor), True, admitted.client)
+
+    async def _authenticate(self, request: Request, given: AuthParams) -> str:
+        name = given.get("username")
+        aor = self._plan.expand(name)
+        subscriber = await self._credentials.find(aor)
+        secret = None
+        if subscriber is not None and subscriber.enabled and name == subscriber.number:
+            secret = subscriber.ha1_for(self._algorithm)
+        if credentials_algorithm(given) != self._algorithm:
+            raise self.challenged(request)
+        verdict = verify(given, request.method, secret, self._nonces, self._clock())
+        if verdict == "ok":
+            return aor
+        if verdict == "failed":
+            log.info("identity.refused", user=name[:64], method=request.method)
+        raise self.challenged(request, stale=verdict == "stale")
+
+    def challenged(self, request: Request, *, stale: bool = False) -> Rejected:
+        """The refusal that asks for credentials."""
+        nonce = self._nonces.issue(self._clock())
+        value = str(challenge(self._realm, nonce, self._algorithm, stale=stale))
+        if request.method == "REGISTER":
+            return Rejected(401, headers=(("WWW-Authenticate", value),))
+        return Rejected(407, headers=(("Proxy-Authenticate", value),))
+
+    def _asserted(self, admitted: Admitted) -> Caller:
+        """Who a trusted peer says the caller is: P-Asserted-Identity, else From."""
+        request = admitted.request
+        name = request.from_
+        if asserted := request.headers.values("p-asserted-identity"):
+            try:
+                name = NameAddr.parse(asserted[0])
+            except SipParseError:
+                raise Rejected(400, "Unreadable P-Asserted-Identity") from None
+        aor = self._plan.aor(name.uri)
+        if aor is None:
+            if not isinstance(name.uri, SipUri | TelUri):
+                raise Rejected(403, "Caller Of No Known Kind")
+            aor = f"{name.uri.decoded_user}@{name.uri.host}" if isinstance(name.uri, SipUri) else ANONYMOUS
+        return Caller(aor, number_of(aor), True, admitted.client)

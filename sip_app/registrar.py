@@ -1,0 +1,175 @@
+"""The registrar (RFC 3261 section 10, Path of RFC 3327, instances of RFC 5626) and the look-up of registered phones.
+
+A binding keeps the flow it was made over; requests to it go back over that flow. Bindings are durable before the 200.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from protocols.net import Address, Flow
+from protocols.records import Binding
+from protocols.sip.errors import SipParseError
+from protocols.sip.headers import NameAddr
+from protocols.sip.message import Request
+from protocols.sip.uri import SipUri, parse_uri, uri_equal
+from provisioning.config import SipConfig
+from sip_app.admission import Admitted
+from sip_app.calls import Rejected
+from sip_app.ports import Location
+
+MAX_CONTACT_LENGTH = 1_024
+
+log = structlog.get_logger("sip_app.registrar")
+
+
+def dump_flow(flow: Flow, process: str) -> str:
+    """A flow as a binding stores it; `process` is the running server's own name."""
+    return json.dumps([flow.transport, *flow.local, *flow.remote, flow.id, process], separators=(",", ":"))
+
+
+def load_flow(text: str, process: str) -> Flow:
+    """A stored flow. The connection number of another process means nothing here: it is 0 then."""
+    transport, local_host, local_port, host, port, number, made_by = json.loads(text)
+    return Flow(transport, Address(local_host, local_port), Address(host, port), number if made_by == process else 0)
+
+
+class Registrar:
+    """Serves REGISTER and finds bindings. `clock` gives Unix seconds, `process` names this run of the server."""
+
+    def __init__(self, config: SipConfig, location: Location, process: str, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._location = location
+        self._process = process
+        self._clock = clock
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    async def bindings(self, aor: str) -> Sequence[Binding]:
+        """The phones registered for `aor`, best q first."""
+        return await self._location.bindings(aor, self._clock())
+
+    def flow_of(self, binding: Binding) -> Flow:
+        """The flow the binding was made over."""
+        return load_flow(binding.flow, self._process)
+
+    async def register(self, admitted: Admitted, aor: str) -> list[tuple[str, str]]:
+        """Carry out a REGISTER for `aor`; the header fields of its 200. Raises `Rejected`: 400, 403 or 423."""
+        async with self._alone(aor):
+            return await self._register(admitted, aor)
+
+    @asynccontextmanager
+    async def _alone(self, aor: str) -> AsyncIterator[None]:
+        """One REGISTER at a time for each number: reading and writing its bindings is one step."""
+        lock, users = self._locks.get(aor, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._locks[aor] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            users = self._locks[aor][1] - 1
+            if users:
+                self._locks[aor] = (lock, users)
+            else:
+                del self._locks[aor]
+
+    async def _register(self, admitted: Admitted, aor: str) -> list[tuple[str, str]]:
+        request = admitted.request
+        now = self._clock()
+        current = {binding.contact: binding for binding in await self._location.bindings(aor, now)}
+        put: list[Binding] = []
+        drop: list[str] = []
+        if request.wildcard_contact:
+            if request.expires != 0:
+                raise Rejected(400, "Contact * Needs Expires 0")
+            drop = [contact for contact, binding in current.items() if _newer(request, binding)]
+        else:
+            if len(request.contacts) > self._config.max_bindings:
+                raise Rejected(403, "Too Many Contacts")
+            for contact in request.contacts:
+                self._apply(admitted, aor, contact, current, put, drop, now)
+        if put or drop:
+            kept = (current.keys() - set(drop)) | {binding.contact for binding in put}
+            if len(kept) > self._config.max_bindings:
+                raise Rejected(403, "Too Many Contacts")
+            await self._location.replace(aor, put, drop)
+            for gone in drop:
+                current.pop(gone, None)
+            current |= {binding.contact: binding for binding in put}
+            log.info("registrar.bound", aor=aor, bound=len(put), dropped=len(drop), peer=str(admitted.client))
+        headers = [("Contact", _shown(binding, now)) for binding in current.values()]
+        headers += [("Path", value) for value in request.headers.all("path")]
+        return headers
+
+    def _apply(
+        self,
+        admitted: Admitted,
+        aor: str,
+        contact: NameAddr,
+        current: dict[str, Binding],
+        put: list[Binding],
+        drop: list[str],
+        now: float,
+    ) -> None:
+        request = admitted.request
+        try:
+            uri, expires, q = contact.sip_uri, contact.expires, contact.q
+        except SipParseError as error:
+            raise Rejected(400, "Unusable Contact") from error
+        written = str(uri)
+        if len(written) > MAX_CONTACT_LENGTH:
+            raise Rejected(400, "Contact Too Long")
+        known = current.get(written) or _equal_binding(uri, current.values())
+        if known is not None and not _newer(request, known):
+            raise Rejected(400, "CSeq Out Of Order")
+        lifetime = self._lifetime(request.expires if expires is None else expires)
+        if lifetime == 0:
+            if known is not None:
+                drop.append(known.contact)
+            return
+        instance = contact.param("+sip.instance") or ""
+        if instance:
+            instance += f";{contact.param('reg-id') or ''}"
+            drop += [old.contact for old in current.values() if old.instance_id == instance and old is not known]
+        put.append(
+            Binding(
+                aor,
+                known.contact if known is not None else written,
+                request.call_id,
+                request.cseq.number,
+                now + lifetime,
+                q,
+                dump_flow(admitted.flow, self._process),
+                tuple(str(hop) for hop in request.paths),
+                instance,
+                (request.headers.get("user-agent") or "")[:200],
+                now,
+            )
+        )
+
+    def _lifetime(self, wished: int | None) -> int:
+        config = self._config
+        if wished is None:
+            return config.default_expires
+        if 0 < wished < config.min_expires:
+            raise Rejected(423, headers=(("Min-Expires", str(config.min_expires)),))
+        return min(wished, config.max_expires)
+
+
+def _newer(request: Request, binding: Binding) -> bool:
+    """RFC 3261 section 10.3 step 7: within one Call-ID only a higher CSeq may change a binding."""
+    return request.call_id != binding.call_id or request.cseq.number > binding.cseq
+
+
+def _equal_binding(uri: SipUri, bindings: Iterable[Binding]) -> Binding | None:
+    return next((binding for binding in bindings if uri_equal(uri, parse_uri(binding.contact))), None)
+
+
+def _shown(binding: Binding, now: float) -> str:
+    q = "" if binding.q == 1.0 else f";q={binding.q:g}"
+    instance, _, _ = binding.instance_id.partition(";")
+    named = f';+sip.instance="{instance}"' if instance else ""
+    return f"<{binding.contact}>;expires={max(0, round(binding.expires_at - now))}{q}{named}"

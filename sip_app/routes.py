@@ -1,0 +1,111 @@
+"""Record-Route entries that remember both flows of a call, signed, so that the proxy itself need not (RFC 3261 16.6).
+
+Only a dialog that was let in has such an entry: a request that brings it back needs no new challenge, and can reach
+nobody but the other side of its own dialog. It survives a restart as far as the flows do.
+"""
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from protocols.net import Address, Flow
+from protocols.sip.headers import NameAddr
+from protocols.sip.message import Request
+from protocols.sip.uri import SipUri
+
+_SIGNATURE_BYTES = 12
+_SEPARATOR = "|"
+
+
+def _packed(flow: Flow) -> tuple[str, ...]:
+    return flow.transport, *map(str, flow.local), *map(str, flow.remote), str(flow.id)
+
+
+def _unpacked(fields: list[str], same_process: bool) -> Flow:
+    transport, local_host, local_port, host, port, number = fields
+    local, remote = Address(local_host, int(local_port)), Address(host, int(port))
+    return Flow(transport, local, remote, int(number) if same_process else 0)  # type: ignore[arg-type]  # signed by us
+
+
+def _side(tag: str) -> str:
+    return sha256(tag.encode("utf-8", "replace")).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class DialogRoute:
+    """The two flows of a proxied dialog; `caller_side` is a hash of the caller's tag, which tells the direction."""
+
+    caller: Flow
+    callee: Flow
+    caller_side: str
+
+    def onward(self, request: Request) -> Flow:
+        """The flow a request of this dialog goes out on: away from whoever sent it."""
+        return self.callee if _side(request.from_.tag) == self.caller_side else self.caller
+
+
+class RouteSigner:
+    """Makes and reads the user part of our Record-Route URIs. `process` names this run of the server."""
+
+    def __init__(self, key: bytes, process: str) -> None:
+        self._key = key
+        self._process = process
+
+    def token(self, request: Request, caller: Flow, callee: Flow) -> str:
+        """The user part for the dialog `request` (from the caller) may make."""
+        fields = (*_packed(caller), *_packed(callee), _side(request.from_.tag), self._process)
+        payload = urlsafe_b64encode(_SEPARATOR.join(fields).encode()).decode().rstrip("=")
+        return f"{payload}.{self._signature(payload, request.call_id)}"
+
+    def read(self, token: str, call_id: str) -> DialogRoute | None:
+        """What a token says, if we made it for this Call-ID."""
+        payload, _, signature = token.partition(".")
+        expected = self._signature(payload, call_id)
+        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
+            return None
+        fields = urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode().split(_SEPARATOR)
+        same = fields[13] == self._process
+        return DialogRoute(_unpacked(fields[0:6], same), _unpacked(fields[6:12], same), fields[12])
+
+    def _signature(self, payload: str, call_id: str) -> str:
+        text = f"{payload}{_SEPARATOR}{call_id}".encode("utf-8", "replace")
+        return hmac.digest(self._key, text, "sha256")[:_SIGNATURE_BYTES].hex()
+
+
+def record_routes(token: str, caller: tuple[Flow, Address], callee: tuple[Flow, Address]) -> list[str]:
+    """The Record-Route values to put on top, topmost first: two where the transports differ (RFC 5658)."""
+    sides = [callee] if callee[0].transport == caller[0].transport else [callee, caller]
+    values = []
+    for flow, (host, port) in sides:
+        transport: tuple[tuple[str, str | None], ...] = (
+            () if flow.transport == "udp" else (("transport", flow.transport),)
+        )
+        values.append(f"<{SipUri(host, token, port, (*transport, ('lr', None)))}>")
+    return values
+
+
+def without_own_routes(request: Request, own: list[Address], signer: RouteSigner) -> tuple[Request, DialogRoute | None]:
+    """The request without the Route entries that name us, and the dialog they tell of.
+
+    A request from a strict router (RFC 3261 section 16.4) has our entry as Request-URI: its last Route is the target.
+    """
+    dialog = None
+    uri = request.parsed_uri
+    if isinstance(uri, SipUri) and uri.param("lr") is not None and _names(uri, own) and request.routes:
+        dialog = signer.read(uri.user or "", request.call_id)
+        routes = [str(route) for route in request.routes]
+        target = str(request.routes[-1].uri)
+        request = Request(request.method, target, request.headers.with_("Route", *routes[:-1]), request.body)
+    routes_left: list[NameAddr] = list(request.routes)
+    while routes_left and isinstance(top := routes_left[0].uri, SipUri) and _names(top, own):
+        dialog = dialog or signer.read(top.user or "", request.call_id)
+        del routes_left[0]
+    if len(routes_left) != len(request.routes):
+        headers = request.headers.with_("Route", *(str(route) for route in routes_left))
+        request = replace(request, headers=headers)
+    return request, dialog
+
+
+def _names(uri: SipUri, own: list[Address]) -> bool:
+    return any(uri.host == host and (uri.port or 5060) == port for host, port in own)

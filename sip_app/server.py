@@ -1,0 +1,356 @@
+"""The application server: the path of a request, step by step, from the socket to its target.
+
+admission -> dialogs of ours -> routes -> identity -> number analysis -> diversion -> target. A refusal anywhere is
+`Rejected`, and becomes the answer.
+"""
+
+import secrets
+import time
+from dataclasses import replace
+
+import structlog
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+from protocols.net import Address, Flow
+from protocols.sip.dialog import DialogState, incoming_id
+from protocols.sip.errors import SipParseError
+from protocols.sip.events import ServerTransaction
+from protocols.sip.headers import NameAddr
+from protocols.sip.message import Request, make_response
+from protocols.sip.transaction import Timers
+from protocols.sip.uri import SipUri, parse_uri
+from provisioning.config import Config
+from sip_app.admission import Admission, Admitted
+from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
+from sip_app.codes import ServiceCodes
+from sip_app.dialogs import ALLOW, SUPPORTED, SUPPORTED_TEXT, Dialog
+from sip_app.diversion import DiversionStep, Diverted, arrived
+from sip_app.endpoint import SipEndpoint
+from sip_app.identity import Identity
+from sip_app.numbers import (
+    ForeignTarget,
+    NumberPlan,
+    ServiceCode,
+    ServiceNumber,
+    Target,
+    TheServer,
+    number_of,
+)
+from sip_app.ports import Ports
+from sip_app.proxy import Proxy, ProxyTarget, one_hop_less, own_addresses
+from sip_app.registrar import Registrar
+from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
+
+CAPABILITIES = (("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", SUPPORTED_TEXT))
+
+log = structlog.get_logger("sip_app.server")
+
+
+class ApplicationServer:
+    """Registrar, routing and service calls on one SIP endpoint. Make it inside the running event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        ports: Ports,
+        service: BroadcastService | None,
+        reactor: AsyncioSelectorReactor,
+        *,
+        as_id: str = "as",
+        timers: Timers | None = None,
+    ) -> None:
+        self._config = config
+        self._ports = ports
+        self._service = service
+        self._admission = Admission(config.sip)
+        self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers)
+        self._process = secrets.token_hex(4)
+        self.registrar = Registrar(config.sip, ports.location, self._process, time.time)
+        own_hosts = {config.sip.bind, config.sip.advertised_host or config.sip.bind}
+        self._plan = NumberPlan(config, own_hosts)
+        self._diversion = DiversionStep(ports.diversions, self._plan)
+        self._codes = ServiceCodes(
+            self._plan,
+            config.service.forwarding_code,
+            ports.diversions,
+            ports.credentials,
+            service,
+            config.sip.advertised_host or config.sip.bind,
+        )
+        self._merging: dict[tuple[str, str, int], ServerTransaction] = {}
+
+    async def start(self) -> None:
+        """Read the secrets, then bind the sockets and serve. Raises OSError when an address is taken."""
+        ports, config = self._ports, self._config
+        self._identity = Identity(
+            config, self._plan, ports.credentials, await ports.secrets.secret("digest-nonce"), time.time
+        )
+        self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
+        self._proxy = Proxy(self.endpoint, self._admission, self._signer)
+        await self.endpoint.start()
+        self._own = own_addresses(self.endpoint)
+        log.info("server.started", addresses=[f"{name}:{address}" for name, address in self.addresses])
+
+    async def stop(self) -> None:
+        """End our calls with BYE, within a bounded time, and close the sockets."""
+        await self.endpoint.stop()
+
+    @property
+    def addresses(self) -> list[tuple[str, Address]]:
+        """What is listened on: transport and address."""
+        return self.endpoint.addresses
+
+    # The way of a request
+
+    def on_request(self, tx: ServerTransaction, request: Request, flow: Flow) -> None:
+        """Admission; then to the dialog it belongs to, or on through the other steps."""
+        endpoint = self.endpoint
+        admitted = self._admission.admit(request, flow, endpoint.loop.time())
+        if admitted is None:
+            endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
+        elif not request.to.tag:
+            endpoint.serve(tx, request, self._serve(tx, admitted))
+        elif (dialog := endpoint.dialogs.get(incoming_id(request))) is not None:
+            if admitted.trusted or flow.remote.host == dialog.state.flow.remote.host:
+                dialog.receive(tx, admitted.request, flow)
+            else:
+                endpoint.serve(tx, request, self._from_elsewhere(tx, admitted, dialog))
+        elif (call := endpoint.early.get(incoming_id(request))) is not None:
+            call.receive(tx, admitted.request)
+        else:
+            endpoint.serve(tx, request, self._serve_in_dialog(tx, admitted))
+
+    async def _from_elsewhere(self, tx: ServerTransaction, admitted: Admitted, dialog: Dialog) -> None:
+        """A request of our dialog from an address it never used: its sender must prove who it is."""
+        caller = await self._identity.identify(admitted)
+        if caller.aor != self._plan.aor(NameAddr.parse(dialog.state.remote_uri).uri):
+            raise Rejected(403)
+        dialog.receive(tx, admitted.request, admitted.flow)
+
+    async def _serve_in_dialog(self, tx: ServerTransaction, admitted: Admitted) -> None:
+        """A request of a dialog between others: only where our Record-Route says so (RFC 3261 section 16.12)."""
+        request, route = without_own_routes(admitted.request, self._own, self._signer)
+        if route is None:
+            raise Rejected(481)
+        self._proxy.forward(tx, request, None, [await self._onward(request, route)], record=True)
+
+    async def _onward(self, request: Request, route: DialogRoute) -> ProxyTarget:
+        flow = route.onward(request)
+        if not self.endpoint.transports.alive(flow):
+            uri = str(request.routes[0].uri) if request.routes else request.uri
+            flow = self._redialled(flow, uri) or flow
+        return ProxyTarget(request.uri, flow)
+
+    def on_ack(self, request: Request, flow: Flow) -> None:
+        """An ACK for a 2xx between others: passed on without a transaction."""
+        self.endpoint.spawn(self._forward_ack(request))
+
+    async def _forward_ack(self, request: Request) -> None:
+        request, route = without_own_routes(request, self._own, self._signer)
+        if route is None:
+            return
+        target = await self._onward(request, route)
+        request = replace(request, headers=one_hop_less(request))
+        self.endpoint.send_stateless(request, target.flow)
+
+    async def _serve(self, tx: ServerTransaction, admitted: Admitted) -> None:
+        """Routes, identity, number analysis."""
+        request, _ = without_own_routes(admitted.request, self._own, self._signer)
+        target = self._plan.analyse(request.parsed_uri)
+        if request.method == "OPTIONS" and not isinstance(target, ForeignTarget):
+            _check_required(request)
+            self.endpoint.respond(tx, make_response(request, 200, to_tag=_tag(tx), headers=CAPABILITIES))
+            return
+        caller = await self._identity.identify(replace(admitted, request=request))
+        if request.routes:
+            raise Rejected(403, "Not A Relay")
+        if request.method == "REGISTER":
+            await self._register(tx, replace(admitted, request=request), caller, target)
+        elif isinstance(target, TheServer):
+            raise Rejected(405 if request.method in ("BYE", "INFO", "PRACK", "UPDATE") else 404)
+        elif isinstance(target, ForeignTarget):
+            await self._leave(tx, request, caller, target)
+        elif isinstance(target, ServiceCode):
+            await self._as_callee(tx, request, caller, target)
+        else:
+            await self._call(tx, request, caller, target.aor, trusted=admitted.trusted)
+
+    async def _register(self, tx: ServerTransaction, admitted: Admitted, caller: Caller, target: Target) -> None:
+        request = admitted.request
+        if isinstance(target, ForeignTarget):
+            raise Rejected(403, "Not Our Domain")
+        _check_required(request)
+        aor = self._plan.aor(request.to.uri)
+        if aor is None:
+            raise Rejected(404)
+        if admitted.trusted and await self._ports.credentials.find(aor) is None:
+            raise Rejected(404)
+        headers = await self.registrar.register(admitted, aor)
+        self.endpoint.respond(tx, make_response(request, 200, to_tag=_tag(tx), headers=headers))
+
+    async def _call(
+        self, tx: ServerTransaction, request: Request, caller: Caller, dialled: str, *, trusted: bool
+    ) -> None:
+        """Diversion, then the service or the phones of whoever is left."""
+        call = arrived(request, dialled, self._plan, trusted=trusted)
+        if request.method == "INVITE":
+            call = await self._diversion.resolve(call)
+        if self._plan.is_service(call.target):
+            await self._as_callee(tx, request, caller, ServiceNumber(call.target), call)
+            return
+        if not caller.authenticated:
+            raise self._identity.challenged(request)
+        if "@" in call.target and not call.target.endswith(f"@{self._plan.domain}"):
+            user, _, host = call.target.partition("@")
+            await self._leave(tx, request, caller, ForeignTarget(SipUri(host, user), call.target), call)
+            return
+        await self._ring(tx, request, caller, call)
+
+    async def _as_callee(
+        self,
+        tx: ServerTransaction,
+        request: Request,
+        caller: Caller,
+        target: ServiceNumber | ServiceCode,
+        diverted: Diverted | None = None,
+    ) -> None:
+        """A call we answer ourselves: the service number or a code."""
+        if request.method != "INVITE":
+            raise Rejected(405, headers=(("Allow", ALLOW),))
+        _check_required(request)
+        _check_body(request)
+        if not request.contacts:
+            raise Rejected(400, "Missing Contact")
+        self._check_merged(tx, request)
+        if tx.state != "proceeding":
+            return
+        channel = diverted.diverted_by if diverted is not None else None
+        if not caller.authenticated and channel is None:
+            raise self._identity.challenged(request)
+        call = IncomingCall(self.endpoint, tx, request, caller, channel)
+        if isinstance(target, ServiceCode):
+            await self._codes.serve(call, target.text)
+            return
+        if diverted is not None and diverted.here:
+            await call.progress(181, headers=diverted.history_headers)
+        if self._service is None:
+            raise Rejected(503, "No Broadcast Service")
+        if channel is None:
+            await self._service.go_live(call)
+        else:
+            await self._service.watch(call, channel)
+
+    def _check_merged(self, tx: ServerTransaction, request: Request) -> None:
+        """The same request by another way (RFC 3261 section 8.2.2.2)."""
+        key = (request.call_id, request.from_.tag, request.cseq.number)
+        if self._merging.setdefault(key, tx) is not tx:
+            raise Rejected(482, "Merged Request")
+        self.endpoint.at_end(tx, lambda: self._merging.pop(key, None))
+
+    async def _ring(self, tx: ServerTransaction, request: Request, caller: Caller, call: Diverted) -> None:
+        """An ordinary call: to every phone registered for the number."""
+        if "proxy-require" in request.headers:
+            raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
+        if request.max_forwards == 0:
+            raise Rejected(483)
+        self._proxy.check_loop(tx, request)
+        bindings = await self.registrar.bindings(call.target)
+        if not bindings:
+            if await self._ports.credentials.find(call.target) is None:
+                raise Rejected(404)
+            raise Rejected(480, f"{number_of(call.target)} Is Not Registered")
+        targets = []
+        for branch, binding in enumerate(bindings, 1):
+            uri = parse_uri(binding.contact)
+            flow = self.registrar.flow_of(binding)
+            if not self.endpoint.transports.alive(flow):
+                hop = str(NameAddr.parse(binding.path[0]).uri) if binding.path else binding.contact
+                reached = self._redialled(flow, hop)
+                if reached is None:
+                    continue
+                flow = reached
+            lines = [*call.history_headers, *call.diversion_headers]
+            if isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
+                lines.append(("History-Info", str(entry)))
+            targets.append(ProxyTarget(binding.contact, flow, binding.path, tuple(lines)))
+        if not targets:
+            raise Rejected(480, f"{number_of(call.target)} Is Out Of Reach")
+        if not _still_wanted(tx):
+            return
+        if call.here and "100rel" not in request.required:
+            forwarded = make_response(request, 181, to_tag=_tag(tx), headers=call.history_headers)
+            self.endpoint.respond(tx, forwarded)
+        self._proxy.forward(tx, request, caller, targets, record=True)
+
+    async def _leave(
+        self,
+        tx: ServerTransaction,
+        request: Request,
+        caller: Caller,
+        target: ForeignTarget,
+        call: Diverted | None = None,
+    ) -> None:
+        """A call to another domain: only where an operator's pattern allows it, and only to numeric hosts."""
+        if not caller.authenticated or not self._plan.may_leave_for(target.key):
+            raise Rejected(403, "Foreign Domain")
+        address = target.uri.address
+        if address is None:
+            raise Rejected(404, "Host Must Be Numeric")
+        self._proxy.check_loop(tx, request)
+        lines = (*call.history_headers, *call.diversion_headers) if call is not None else ()
+        if target.uri.param("transport") == "tcp" and "tcp" in self.endpoint.transports.bound:
+            flow = self.endpoint.transports.connect(address)
+        else:
+            flow = Flow("udp", self.endpoint.transports.bound["udp"], address)
+        if _still_wanted(tx):
+            self._proxy.forward(tx, request, caller, [ProxyTarget(str(target.uri), flow, (), lines)], record=True)
+
+    # Ways to those whose connection is gone
+
+    def _redialled(self, flow: Flow, uri: str) -> Flow | None:
+        """A new connection for a dead one: to where the peer says it listens, if that is the host it came from."""
+        if flow.transport == "udp":
+            return replace(flow, local=self.endpoint.transports.bound["udp"])
+        try:
+            parsed = parse_uri(uri)
+        except SipParseError:
+            return None
+        address = parsed.address if isinstance(parsed, SipUri) else None
+        if address is None or address.host != flow.remote.host:
+            return None
+        return self.endpoint.transports.connect(address)
+
+    async def reach(self, state: DialogState) -> Flow | None:
+        """Another way to the peer of a dialog: the flow it has registered over since, else a new connection."""
+        aor = self._plan.aor(NameAddr.parse(state.remote_uri).uri)
+        if aor is not None:
+            for binding in await self.registrar.bindings(aor):
+                flow = self.registrar.flow_of(binding)
+                same_phone = flow.remote.host == state.flow.remote.host
+                if same_phone and flow.transport == state.flow.transport and self.endpoint.transports.alive(flow):
+                    return flow
+        return self._redialled(state.flow, state.next_hop)
+
+
+def _still_wanted(tx: ServerTransaction) -> bool:
+    """False once the request was answered while we were looking something up: it was cancelled."""
+    return tx.state in ("trying", "proceeding")
+
+
+def _tag(tx: ServerTransaction) -> str:
+    """A To tag that stays the same for all answers of one transaction."""
+    return tx.key[0][-16:]
+
+
+def _check_required(request: Request) -> None:
+    unknown = request.required - SUPPORTED
+    if unknown:
+        raise Rejected(420, headers=(("Unsupported", ", ".join(sorted(unknown))),))
+
+
+def _check_body(request: Request) -> None:
+    encoding = request.headers.get("content-encoding")
+    if encoding is not None and encoding.lower() != "identity":
+        raise Rejected(415, headers=(("Accept-Encoding", "identity"),))
+    if request.body and request.content_type != "application/sdp":
+        raise Rejected(415, headers=(("Accept", "application/sdp"),))
