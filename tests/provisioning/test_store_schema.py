@@ -7,7 +7,6 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from provisioning import schema
 
-
 DIALECTS: list[type[Dialect]] = [postgresql.dialect, mysql.dialect, sqlite.dialect]
 
 
