@@ -59,7 +59,8 @@ def up(
 
     Prints one line when ready: ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 service=8888
     """
-    from dialcast.supervisor import Supervisor
+    from dialcast.logs import configure
+    from dialcast.supervisor import supervise
 
     wanted: dict[str, object | None] = {
         "sip.bind": bind,
@@ -70,7 +71,12 @@ def up(
         "log.format": log_format,
     }
     overrides = {key: value for key, value in wanted.items() if value is not None}
-    _serve_up(config, overrides, Supervisor)
+    loaded = _load(config, overrides)
+    configure(loaded.log, "up")
+    environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
+    if config is not None:
+        environment["DIALCAST_CONFIG"] = str(config)
+    raise typer.Exit(asyncio.run(supervise(environment)))
 
 
 @app.command("as")
@@ -87,17 +93,6 @@ def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
     from dialcast.compose import start
 
     raise typer.Exit(start("relay", _load(config), supervised=supervised))
-
-
-def _serve_up(config: Path | None, overrides: Overrides, supervisor: type) -> None:
-    from dialcast.logs import configure
-
-    loaded = _load(config, overrides)
-    configure(loaded.log, "up")
-    environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
-    if config is not None:
-        environment["DIALCAST_CONFIG"] = str(config)
-    raise typer.Exit(asyncio.run(supervisor(environment).run()))
 
 
 def main() -> None:

@@ -69,8 +69,6 @@ def run(main: Main, *, supervised: bool) -> int:
 
 async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
     """The application server: store, relay link, SIP, operator's door. Raises ConfigError or OSError at start."""
-    from sip_app.server import ApplicationServer
-
     from provisioning.store import Store
     from provisioning.subscribers import provision
     from sip_app.broadcast.group import Broadcasting
@@ -78,6 +76,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     from sip_app.broadcast.relay_link import RelayLink
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.ports import Ports
+    from sip_app.server import ApplicationServer
 
     if not config.control.relays:
         raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
@@ -90,7 +89,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     link = RelayLink(reactor, config.control.relays[0], hello, config.control)
     service = Broadcasting(config, ports, link, as_id)
     calls = BroadcastCalls(service)
-    server = ApplicationServer(config, ports, calls, reactor)
+    server = ApplicationServer(config, ports, calls, reactor, as_id=as_id)
     door = OperatorDoor(service, config.data_path / SOCKET_NAME)
     leases: asyncio.Task[None] | None = None
     try:
@@ -116,11 +115,11 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
         await store.close()
 
 
-async def serve_relay(config: Config, reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
+async def serve_relay(config: Config, stop: asyncio.Event) -> None:
     """The media relay. Raises OSError when an address cannot be bound."""
     from media_relay.server import RelayServer
 
-    relay = RelayServer(config, reactor)
+    relay = RelayServer(config)
     control = await relay.start()
     try:
         print(f"ready control={bracketed(control.host)}:{control.port}", flush=True)
@@ -132,9 +131,12 @@ async def serve_relay(config: Config, reactor: asyncioreactor.AsyncioSelectorRea
 def start(part: str, config: Config, *, supervised: bool = False) -> int:
     """Run one part to its end; the exit status. Problems at start are one line on stderr and status 2."""
     configure(config.log, part)
-    serve = serve_as if part == "as" else serve_relay
+
+    async def main(reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
+        await (serve_as(config, reactor, stop) if part == "as" else serve_relay(config, stop))
+
     try:
-        return run(lambda reactor, stop: serve(config, reactor, stop), supervised=supervised)
+        return run(main, supervised=supervised)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
     except OSError as error:

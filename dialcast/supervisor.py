@@ -139,5 +139,10 @@ class Supervisor:
             await asyncio.sleep(delay)
 
 
+async def supervise(environment: dict[str, str]) -> int:
+    """Run both parts, with these settings in their environment, until told to stop; the exit status."""
+    return await Supervisor(environment).run()
+
+
 def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)

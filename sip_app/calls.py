@@ -58,10 +58,6 @@ class BroadcastService(Protocol):
         """Put the broadcast's forwarding above the subscriber's own; durable on return. False: no open group."""
         ...
 
-    async def deactivate_overlay(self, channel: str) -> None:
-        """Withdraw that forwarding; durable on return."""
-        ...
-
 
 class IncomingCall:
     """One INVITE for which we are the user agent server.
