@@ -4,7 +4,6 @@ Everything here runs in the event loop's thread; nothing blocks. The wire is the
 """
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +14,7 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.invite import InviteEvent, ProvisionalAcknowledged, ProvisionalTimeout
 from protocols.sip.message import Request, make_response
-from sip_app.dialogs import ALLOW, SUPPORTED_TEXT, Dialog, DialogHandler, HeaderList, Rejected, session_of
+from sip_app.dialogs import ALLOW, SUPPORTED_TEXT, Dialog, DialogHandler, HeaderList, Rejected, new_tag, session_of
 from sip_app.invite_server import InviteServer
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class IncomingCall:
         self.offer = request.body
         self.diverted_by = diverted_by
         self.ended = asyncio.Event()
-        self.local_tag = secrets.token_hex(8)
+        self.local_tag = new_tag()
         self._endpoint = endpoint
         self._server = InviteServer(endpoint, tx, self.local_tag, self._on_event)
         endpoint.calls[tx] = self

@@ -1,6 +1,7 @@
 """A call that was answered 200: requests within its dialog, both ways (RFC 3261 sections 12.2, 14, 15; RFC 4028)."""
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,11 @@ RESTORED_CSEQ_GAP = 10_000
 """A restored dialog's CSeq jumps this far: requests since its last save are not counted in the store."""
 
 log = structlog.get_logger("sip_app.dialogs")
+
+
+def new_tag() -> str:
+    """A To tag nobody can guess (RFC 3261 section 19.3)."""
+    return secrets.token_hex(8)
 
 
 class Rejected(Exception):

@@ -34,7 +34,7 @@ from protocols.sip.transaction import Timers, TransactionLayer
 from provisioning.config import Config
 from sip_app.admission import Admission
 from sip_app.calls import IncomingCall
-from sip_app.dialogs import Dialog, Rejected
+from sip_app.dialogs import Dialog, Rejected, new_tag
 from sip_app.events import Trace
 from sip_app.ports import Dialogs
 from sip_app.transport import Limits, Transports
@@ -207,9 +207,7 @@ class SipEndpoint:
         if call is not None:
             call.reject(refusal.status, refusal.reason, refusal.headers)
             return
-        response = make_response(
-            request, refusal.status, refusal.reason, to_tag=tx.key[0][-16:] or "0", headers=refusal.headers
-        )
+        response = make_response(request, refusal.status, refusal.reason, to_tag=new_tag(), headers=refusal.headers)
         self.respond(tx, response)
 
     def send(self, request: Request, flow: Flow, user: ClientUser) -> ClientTransaction:
@@ -295,7 +293,7 @@ class SipEndpoint:
         """Answer what cannot be served, without a transaction; over UDP to where it came from."""
         if request.method == "ACK" or not request.headers.all("via"):
             return
-        response = make_response(request, error.status, error.reason, to_tag="0")
+        response = make_response(request, error.status, error.reason, to_tag=new_tag())
         self.send_stateless(response, flow)
 
     def flow_closed(self, flow: Flow) -> None:
@@ -360,7 +358,7 @@ class SipEndpoint:
                 else:
                     self._pipeline.on_ack(request, flow)
             case CancelReceived(tx, cancel_tx, request):
-                self.respond(cancel_tx, make_response(request, 200, to_tag=cancel_tx.key[0][-16:]))
+                self.respond(cancel_tx, make_response(request, 200, to_tag=new_tag()))
                 self._cancelled(tx)
             case TransactionTimeout(tx):
                 self._failed(tx, 408)
@@ -373,7 +371,7 @@ class SipEndpoint:
         elif (give_up := self.cancellable.get(tx)) is not None:
             give_up()
         else:
-            self.respond(tx, make_response(tx.request, 487, to_tag=tx.key[0][-16:]))
+            self.respond(tx, make_response(tx.request, 487, to_tag=new_tag()))
 
     def _failed(self, tx: object, status: int) -> None:
         if isinstance(tx, ClientTransaction):

@@ -13,6 +13,7 @@ from protocols.sip.headers import Reason
 from protocols.sip.message import Headers, Request, Response, make_response
 from sip_app.admission import Admission
 from sip_app.calls import Caller, Rejected
+from sip_app.dialogs import new_tag
 from sip_app.endpoint import SipEndpoint
 from sip_app.routes import RouteSigner, record_routes
 
@@ -147,7 +148,7 @@ class Fork:
             headers = response.headers.with_first("Via", None)
             response = Response(status, response.reason, headers, response.body)
         else:
-            response = make_response(self._tx.request, 408 if status == 408 else 480, to_tag=tx.key[0][-16:])
+            response = make_response(self._tx.request, 408 if status == 408 else 480, to_tag=new_tag())
         if status < 200:
             if not self._done:
                 self._endpoint.respond(self._tx, response)
@@ -171,7 +172,7 @@ class Fork:
 
     def _final(self, best: Response) -> Response:
         if self._given_up and best.status != 487:
-            return make_response(self._tx.request, 487, to_tag=self._tx.key[0][-16:])
+            return make_response(self._tx.request, 487, to_tag=new_tag())
         if best.status == 503:
             return Response(500, "Server Internal Error", best.headers.without("retry-after"), best.body)
         return best

@@ -23,7 +23,7 @@ from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
 from sip_app.codes import ServiceCodes
-from sip_app.dialogs import ALLOW, SUPPORTED, SUPPORTED_TEXT, Dialog
+from sip_app.dialogs import ALLOW, SUPPORTED, SUPPORTED_TEXT, Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
 from sip_app.endpoint import SipEndpoint
 from sip_app.identity import Identity
@@ -159,7 +159,7 @@ class ApplicationServer:
         target = self._plan.analyse(request.parsed_uri)
         if request.method == "OPTIONS" and not isinstance(target, ForeignTarget):
             _check_required(request)
-            self.endpoint.respond(tx, make_response(request, 200, to_tag=_tag(tx), headers=CAPABILITIES))
+            self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=CAPABILITIES))
             return
         caller = await self._identity.identify(replace(admitted, request=request))
         if request.routes:
@@ -186,7 +186,7 @@ class ApplicationServer:
         if admitted.trusted and await self._ports.credentials.find(aor) is None:
             raise Rejected(404)
         headers = await self.registrar.register(admitted, aor)
-        self.endpoint.respond(tx, make_response(request, 200, to_tag=_tag(tx), headers=headers))
+        self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=headers))
 
     async def _call(
         self, tx: ServerTransaction, request: Request, caller: Caller, dialled: str, *, trusted: bool
@@ -278,7 +278,7 @@ class ApplicationServer:
         if not _still_wanted(tx):
             return
         if call.here and "100rel" not in request.required:
-            forwarded = make_response(request, 181, to_tag=_tag(tx), headers=call.history_headers)
+            forwarded = make_response(request, 181, to_tag=new_tag(), headers=call.history_headers)
             self.endpoint.respond(tx, forwarded)
         self._proxy.forward(tx, request, caller, targets, record=True)
 
@@ -335,11 +335,6 @@ class ApplicationServer:
 def _still_wanted(tx: ServerTransaction) -> bool:
     """False once the request was answered while we were looking something up: it was cancelled."""
     return tx.state in ("trying", "proceeding")
-
-
-def _tag(tx: ServerTransaction) -> str:
-    """A To tag that stays the same for all answers of one transaction."""
-    return tx.key[0][-16:]
 
 
 def _check_required(request: Request) -> None:
