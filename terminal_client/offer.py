@@ -67,7 +67,7 @@ def answer(ours: str, remote: str) -> str:
 
 
 def read(sdp: str, ours: str) -> RemoteMedia:
-    """What the far end described, answering our m-sections or as the offer that `answer` replied to. Raises SdpError."""
+    """What the far end described, answering our m-sections or as the offer we answered. Raises SdpError."""
     theirs, mine = parse(sdp), parse(SESSION + ours)
 
     def stream(kind: Medium) -> RemoteStream | None:

@@ -1,0 +1,40 @@
+"""What a user asks the phone for, and how a call ended: values shared by the phone's parts and its command line."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from terminal_client.signalling import LineOptions
+from terminal_client.streams import MediaOptions
+
+Choice = Literal["ask", "now"]
+OK, REFUSED_REGISTRATION, REFUSED_CALL, MEDIA_FAILED, LOST, INTERRUPTED = 0, 2, 3, 4, 5, 130
+"""Exit codes; 1 is a mistake in the command line."""
+LOST_STATUS = frozenset({408, 481, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneOptions:
+    """What the user asked for."""
+
+    line: LineOptions
+    media: MediaOptions = field(default_factory=MediaOptions)
+    service: str = "8888"
+    send: Choice = "ask"
+    receive: Choice = "ask"
+    duration: float | None = None
+    """Seconds after the answer at which the phone hangs up by itself."""
+    redial: bool = True
+    grace: float = 30.0
+    """How long a lost broadcaster tries to come back, seconds: the network keeps the group as long."""
+    report: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: the exit code, the SIP status (0 for none) and words for the user."""
+
+    code: int
+    status: int = 0
+    reason: str = ""
+    redialable: bool = False

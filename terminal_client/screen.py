@@ -1,0 +1,143 @@
+"""The connected screen in a terminal: what the call is doing, and the choices a user has.
+
+On a tty it is a panel kept up to date and single keys; elsewhere plain lines on stdout and one word a line on stdin, so
+that a script can drive it. Keys arrive as their first letter in `keys`.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+import termios
+import tty
+from collections import deque
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from terminal_client.streams import MediaStats, Role
+
+CHOICES = {
+    "a": "answer",
+    "s": "send",
+    "r": "receive",
+    "c": "switch camera",
+    "m": "mute",
+    "p": "snapshot",
+    "q": "hang up",
+}
+RECENT_LINES = 8
+MAX_INPUT = 4096
+
+
+class Screen(Protocol):
+    """What the phone needs of a screen."""
+
+    keys: asyncio.Queue[str]
+
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+
+    def offer(self, keys: str) -> None:
+        """Show these choices (letters of CHOICES) from now on."""
+
+    def stats(self, role: Role, stats: MediaStats) -> None:
+        """Show how media flows."""
+
+
+def choices_text(keys: str) -> str:
+    """The choices as one line: `[s] send  [q] hang up`."""
+    return "  ".join(f"[{key}] {CHOICES[key]}" for key in keys)
+
+
+def stats_text(role: Role, stats: MediaStats) -> str:
+    """The numbers that matter to this role as one line."""
+    if role == "broadcast":
+        words = [f"{stats.frames_sent} pictures sent", f"{stats.send_kbps:.0f} kbit/s", stats.camera]
+        return ", ".join([word for word in words if word] + (["muted"] if stats.muted else []))
+    words = [f"{stats.frames_decoded} pictures", f"{stats.frames_lost} lost", f"{stats.receive_kbps:.0f} kbit/s"]
+    return ", ".join([*words, f"{stats.fps:.0f} fps", f"sound {stats.playout_ms:.0f} ms behind"])
+
+
+class TerminalScreen:
+    """The screen on this process's stdin and stdout; use as a context manager inside a running loop."""
+
+    def __init__(self, title: str) -> None:
+        self.keys: asyncio.Queue[str] = asyncio.Queue()
+        self._title = title
+        self._choices, self._numbers, self._half = "", "", b""
+        self._recent: deque[str] = deque(maxlen=RECENT_LINES)
+        self._stdin = sys.stdin.fileno()
+        self._keyboard = sys.stdin.isatty()
+        self._saved: list[int | list[bytes | int]] | None = None
+        self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
+
+    def __enter__(self) -> Self:
+        # A closed stdin, a regular file or /dev/null cannot be watched: then there is nobody to press keys.
+        with contextlib.suppress(OSError, ValueError):
+            asyncio.get_running_loop().add_reader(self._stdin, self._typed)
+        if self._keyboard:
+            self._saved = termios.tcgetattr(self._stdin)
+            tty.setcbreak(self._stdin)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.get_running_loop().remove_reader(self._stdin)
+        if self._live:
+            self._live.stop()
+        if self._saved is not None:
+            termios.tcsetattr(self._stdin, termios.TCSADRAIN, self._saved)
+
+    def say(self, text: str) -> None:
+        """One more line."""
+        self._recent.append(text)
+        if self._live is None:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        self._draw()
+
+    def offer(self, keys: str) -> None:
+        """The choices, printed again only when they change."""
+        text = choices_text(keys)
+        if text and text != self._choices and self._live is None:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        self._choices = text
+        self._draw()
+
+    def stats(self, role: Role, stats: MediaStats) -> None:
+        """The numbers; on a tty only, lines would flood."""
+        self._numbers = stats_text(role, stats)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._live is None:
+            return
+        words = [Text(line) for line in self._recent]
+        body = Group(*words, Text(self._numbers, style="cyan"), Text(self._choices, style="bold"))
+        self._live.update(Panel(body, title=self._title, title_align="left"), refresh=True)
+
+    def _typed(self) -> None:
+        try:
+            data = os.read(self._stdin, MAX_INPUT)
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._stdin)
+            return
+        if self._keyboard:
+            words = [chr(byte) for byte in data]
+        else:
+            *lines, self._half = (self._half + data)[-MAX_INPUT:].split(b"\n")
+            words = [line.decode(errors="replace").strip() for line in lines]
+        for word in words:
+            if word[:1].lower() in CHOICES:
+                self.keys.put_nowait(word[:1].lower())
