@@ -115,17 +115,21 @@ class Traffic:
 
     def _unknown_media(self, port: MediaPort, event: Datagram, now: float) -> None:
         medium = port.owner
-        if medium is None or medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now):
+        if medium is None or peek_header(event.data).payload_type != medium.spec.payload_type:
             return
-        if peek_header(event.data).payload_type != medium.spec.payload_type:
-            return
-        medium.rtp_latch = None
-        medium.peer = event.source
-        if medium.spec.rtcp_mux:
-            medium.rtcp_latch = None
-            set_rtcp_peer(medium, event.source)
-        self._groups.sync(medium.leg, now)
+        if medium.peer != event.source or medium.rtp_latch is not None:
+            if medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now):
+                return
+            self._latch(medium, event.source, now)
         if medium.leg.role == "source" and medium.spec.receives:
-            # The packet that proved the address is the first of the stream, often of its first keyframe.
+            # What was read before the engine knew the address is the stream's beginning, often its first keyframe.
             self._engine.inject(medium.leg.group_id, medium.kind, 0, [event.data], now)
         self._groups.heard(medium.leg, now)
+
+    def _latch(self, medium: LegMedium, source: Address, now: float) -> None:
+        medium.rtp_latch = None
+        medium.peer = source
+        if medium.spec.rtcp_mux:
+            medium.rtcp_latch = None
+            set_rtcp_peer(medium, source)
+        self._groups.sync(medium.leg, now)

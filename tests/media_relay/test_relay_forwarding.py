@@ -139,7 +139,7 @@ def test_what_cannot_be_repacked_is_left_out_without_a_gap(world: World) -> None
     viewer, _, _ = world.viewer("audio")
     good = build([AmrFrame(7, bytes(31))], octet_align=True)
     sources["audio"].send(good)
-    sources["audio"].send(b"\xf0\x7c")
+    sources["audio"].send(b"\xf0\x64")
     sources["audio"].send(good)
     world.step()
     one, two = viewer.packets()
