@@ -32,6 +32,8 @@ ACTIVE: Final = 0.03
 """Part of the source's loud level above which a spectrum counts as sound that must be heard."""
 MISSING: Final = 0.05
 """Part of the expected level below which sound counts as missing."""
+SETTLING: Final = 5
+"""Spectra left out at the start: a decoder that comes in the middle of a word needs a moment."""
 LEADING: Final = 1.0
 """Seconds of silence allowed before the first sound: it waits for the playout buffer, the picture does not."""
 
@@ -53,7 +55,7 @@ def compare(recording: Path, source: Path, until: float | None = None) -> Hearin
     expected = _spectra(_samples(source), None)
     loud = heard.sum(axis=1) > FLOOR * BANDS * 10
     first = int(loud.argmax()) if loud.any() else 0
-    heard = heard[min(first, round(LEADING * SAMPLE_RATE / HOP)) :]
+    heard = heard[min(first, round(LEADING * SAMPLE_RATE / HOP)) + SETTLING :]
     if not loud.any() or len(heard) < SLACK:
         return Hearing(0.0, 1.0)
     a, b = np.log10(heard + FLOOR), np.log10(expected + FLOOR)

@@ -27,7 +27,6 @@ STARVED_MS: Final = 500
 """After so much concealment in a row the stream counts as paused, and playout starts over with its next packet."""
 JUMP: Final = 2 * SAMPLE_RATE
 """A timestamp this far from the playout position means a new stream, not a late packet."""
-MAX_FRAMES: Final = 500
 FADE: Final = 0.5
 
 
@@ -74,7 +73,8 @@ class PlayoutBuffer:
             place = bisect_left(self._frames, at, key=lambda entry: entry[0])
             if place == len(self._frames) or self._frames[place][0] != at:
                 insort(self._frames, (at, frame), key=lambda entry: entry[0])
-        del self._frames[:-MAX_FRAMES]
+        if self.delay_ms > self._max_delay * 1000:
+            self._catch_up()
 
     def take(self, now: float) -> list[bytes | None] | None:
         """The frames of the block that is due at `now`, None standing for a missing frame; None: nothing plays yet."""
@@ -103,6 +103,15 @@ class PlayoutBuffer:
             return frame
         self._cursor += self._frame_samples
         return None
+
+    def _catch_up(self) -> None:
+        """Too much came at once, after a stall on the way: what is old is dropped, live sound matters more."""
+        assert self._cursor is not None
+        newest = self._frames[-1][0] + self._frame_samples
+        blocks = int((newest - self._cursor - self._delay * SAMPLE_RATE) / BLOCK_SAMPLES)
+        self._cursor += blocks * BLOCK_SAMPLES
+        self._margins.clear()
+        self.counts.skipped_blocks += blocks
 
     def _note_margin(self, margin: float, now: float) -> None:
         self._margins.append((now, margin))

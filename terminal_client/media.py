@@ -212,9 +212,10 @@ class MediaSession:
             await self.snapshot(self._options.snapshot)
         await asyncio.to_thread(self._stop_sources)
         await asyncio.to_thread(self._stop_sinks)
+        report = self._report()
         self._audio.close()
         self._video.close()
-        return self._report()
+        return report
 
     def _new_encoder(self, fmtp: str) -> VideoEncoder:
         options = self._options

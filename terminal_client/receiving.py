@@ -17,12 +17,11 @@ from terminal_client.recorder import Recorder
 from terminal_client.report import ReceivedFrame
 from terminal_client.stamp import Plane
 from terminal_client.streams import FirstPicture, Live, MediaEvent
-from terminal_client.video_buffer import CodedPicture
+from terminal_client.video_buffer import SHORTEST_INTERVAL, CodedPicture
 from terminal_client.video_decoder import VideoDecoder, planes_of
 
-LIVE_STEP: Final = 90_000 // 61
-"""Pictures of a replay are squeezed together in time; a step of a 60 Hz picture or longer is a living one."""
 LIVE_SPACING: Final = 0.010
+"""Pictures of a replay come at once, and squeezed together in time; living ones come at a frame rate."""
 LATE: Final = 0.200
 """Seconds between a picture's arrival and its showing after which it counts as late."""
 
@@ -93,6 +92,6 @@ class PictureReceiver:
         previous, self._previous = self._previous, picture
         if self.live_at is None and previous is not None and self._queue.empty():
             step = picture.timestamp - previous.timestamp
-            if step >= LIVE_STEP and picture.arrived_at - previous.arrived_at >= LIVE_SPACING:
+            if step >= SHORTEST_INTERVAL and picture.arrived_at - previous.arrived_at >= LIVE_SPACING:
                 self.live_at = now
                 self._tell(Live(now))

@@ -139,8 +139,9 @@ class RtpSession:
         self._checker.start(time.monotonic())
         self._check()
         try:
-            await asyncio.wait_for(asyncio.shield(self._joined), timeout)
+            await asyncio.wait_for(self._joined, timeout)
         except TimeoutError:
+            self._checker.stop()
             raise JoinError(f"{self._medium}: no answer from {remote.address} within {timeout:g} s") from None
 
     def send_frame(self, payloads: Sequence[bytes], clock: int, spread: float = 0.0, *, marker: bool = True) -> None:
@@ -149,7 +150,7 @@ class RtpSession:
         if remote is None:
             return
         timestamp = (self._timestamp_offset + clock) & 0xFFFFFFFF
-        self._last_sent = timestamp, time.time()
+        self._last_sent = timestamp, time.monotonic()
         for index, payload in enumerate(payloads):
             last = marker and index == len(payloads) - 1
             packet = RtpPacket(remote.payload_type, self._sequence, timestamp, self.ssrc, payload, last)
@@ -298,8 +299,16 @@ class RtpSession:
         if self._last_sent is None or self.packets_sent == self._reported_packets:
             return ReceiverReport(self.ssrc, blocks)
         self._reported_packets = self.packets_sent
-        timestamp, unix = self._last_sent
-        return SenderReport(self.ssrc, rtcp.ntp_time(unix), timestamp, self.packets_sent, self.bytes_sent, blocks)
+        timestamp, since = self._last_sent
+        elapsed = int((time.monotonic() - since) * self._clock_rate)
+        return SenderReport(
+            self.ssrc,
+            rtcp.ntp_time(time.time()),
+            (timestamp + elapsed) & 0xFFFFFFFF,
+            self.packets_sent,
+            self.bytes_sent,
+            blocks,
+        )
 
     def _send_rtcp(self, packets: Sequence[rtcp.RtcpPacket]) -> None:
         remote = self._remote

@@ -26,6 +26,8 @@ MAX_STORED: Final = 1024
 MAX_JUMP: Final = 3000
 """A sequence number further away than this is a stream that started over (RFC 3550 A.1, MAX_DROPOUT)."""
 MAX_NACKS: Final = 64
+SHORTEST_INTERVAL: Final = 90_000 // 61
+"""Between pictures at 60 Hz; anything less is no frame rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,10 @@ class _KeyframeWish:
     def arise(self, at: float) -> None:
         if self.due is None:
             self.due = at
+
+    def hasten(self, at: float) -> None:
+        if self.due is not None:
+            self.due = min(self.due, at)
 
     def fulfilled(self) -> None:
         self.due, self.asked = None, 0
@@ -191,13 +197,16 @@ class VideoBuffer:
         timestamp = self._timestamps.unwrap(unit.timestamp)
         step = timestamp - self._last_timestamp if self._last_timestamp is not None else 0
         self._last_timestamp = timestamp
-        if unit.lost and self._started and self._interval:
-            self.counts.frames_lost += max(0, round(step / self._interval) - 1)
-        elif not unit.lost:
+        if unit.lost and self._started:
+            whole = round(step / self._interval) - 1 if self._interval else int(unit.complete)
+            self.counts.frames_lost += max(0, whole)
+        elif step >= SHORTEST_INTERVAL:  # the pictures of a replay are squeezed together
             self._interval = step
         if unit.keyframe and unit.complete:
             self._waiting, self._started = False, True
             self._wish.fulfilled()
+        elif unit.keyframe and self._waiting:
+            self._wish.hasten(arrived_at)  # the keyframe that was to help is damaged itself
         elif self._started and not self._waiting and (unit.lost or not unit.complete):
             self._waiting = True
             self._wish.arise(arrived_at)
