@@ -169,10 +169,13 @@ class PlainEngine:
         sinks = group.sinks.get(key, ())
         first = group.first.get(key, 0)
         count = len(sinks)
+        short: int | None = None
         for i in range(count):
             index = (first + i) % count
-            if not sinks[index].deliver(packets, keyframe_at, now):
-                group.first[key] = index
+            if not sinks[index].deliver(packets, keyframe_at, now) and short is None:
+                short = index
+        if short is not None:
+            group.first[key] = short
 
     def resend(self, group_id: str, leg_id: str, medium: MediaKind, lost: Sequence[int], now: float) -> int:
         """See Engine."""

@@ -1,5 +1,6 @@
 """What viewers receive: numbers of their own, an instant picture, no effect of losses and late packets on others."""
 
+import itertools
 import os
 
 from relay_world import HOST, IDR, PPS, SLICE, SPS, Source, World, held
@@ -30,7 +31,7 @@ def test_viewers_get_each_packet_under_numbers_of_their_own(world: World) -> Non
     for received in (one, two):
         start = received[0].sequence
         assert [(p.sequence - start) & 0xFFFF for p in received] == list(range(20))
-        assert {(b.timestamp - a.timestamp) & 0xFFFFFFFF for a, b in zip(received, received[1:], strict=False)} == {160}
+        assert {(b.timestamp - a.timestamp) & 0xFFFFFFFF for a, b in itertools.pairwise(received)} == {160}
     assert (one[0].sequence, one[0].timestamp) != (two[0].sequence, two[0].timestamp)
 
 
@@ -89,7 +90,7 @@ def test_live_packets_wait_their_turn_while_a_large_cached_picture_is_paced(worl
     world.settle()
     rest = viewer.packets()
     assert rest[-1].payload == SLICE + b"live"
-    assert [(b.sequence - a.sequence) & 0xFFFF for a, b in zip(rest, rest[1:], strict=False)] == [1] * (len(rest) - 1)
+    assert [(b.sequence - a.sequence) & 0xFFFF for a, b in itertools.pairwise(rest)] == [1] * (len(rest) - 1)
 
 
 def test_a_viewer_past_the_cache_waits_for_a_keyframe_rather_than_decode_rubbish(world: World) -> None:
