@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,12 @@ app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(subscriber_app, name="subscriber")
 app.add_typer(live_app, name="live")
+try:
+    from terminal_client.cli import phone
+except ModuleNotFoundError as missing:
+    # A server needs no camera and no codecs: without the extra, the command only says how to get it.
+    phone = typer.Typer(help=f"The softphone; needs: pip install 'dialcast[phone]' (there is no {missing.name}).")
+app.add_typer(phone, name="phone")
 
 ConfigFile = Annotated[
     Path | None,
@@ -93,6 +100,25 @@ def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
     from dialcast.compose import start
 
     raise typer.Exit(start("relay", _load(config), supervised=supervised))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where report, recordings and snapshots go.")] = Path("demo-out"),
+) -> None:
+    """Show a whole broadcast: real processes, real footage and voices, three viewers; measured and judged."""
+    from rich.console import Console
+
+    from dialcast.demo.show import show
+    from dialcast.footage import FootageError
+
+    # Wide enough for a line of the ladder where there is no terminal to ask.
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    try:
+        raise typer.Exit(asyncio.run(show(out, console)))
+    except FootageError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 def main() -> None:

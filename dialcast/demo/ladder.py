@@ -4,7 +4,7 @@ The fourteen steps of a broadcast are found among the arrows and checked: each m
 broadcaster (1-9) and for every viewer (10-14).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,7 @@ class Ladder:
     problems: list[str] = field(default_factory=list)
 
 
-def draw(server: Iterable[Event], phones: dict[str, Iterable[Event]]) -> list[Arrow]:
+def draw(server: Iterable[Event], phones: Mapping[str, Iterable[Event]]) -> list[Arrow]:
     """The arrows of the server's trace and the phones' own reports; `phones` by number."""
     server = list(server)
     owners = dict(_owners(server))
@@ -107,6 +107,24 @@ def check(arrows: list[Arrow], service: str, broadcaster: str, viewers: Iterable
         _find(ladder, watching, since, viewer)
     ladder.steps.sort(key=lambda step: step.arrow.at)
     return ladder
+
+
+def endings(arrows: list[Arrow], broadcaster: str, viewers: Iterable[str]) -> list[str]:
+    """What is wrong with the end of a broadcast: media stopped first, then every viewer told why, in that order."""
+    hung_up = next((a.at for a in arrows if (a.source, a.message) == (broadcaster, "BYE")), None)
+    if hung_up is None:
+        return [f"the broadcaster {broadcaster} never hung up"]
+    stopped = next((a.at for a in arrows if a.message == "CloseGroup" and a.at > hung_up), None)
+    if stopped is None:
+        return ["the relay was not told to close the group"]
+    problems = []
+    for viewer in viewers:
+        told = next((a for a in arrows if (a.target, a.message) == (viewer, "BYE") and a.at > stopped), None)
+        if told is None:
+            problems.append(f"viewer {viewer}'s call was not ended after the broadcast")
+        elif "Broadcast ended" not in told.meaning:
+            problems.append(f"viewer {viewer} was not told why: {told.meaning!r}")
+    return problems
 
 
 def _find(ladder: Ladder, wanted: list[tuple[int, str, str, str]], since: float, viewer: str) -> None:
