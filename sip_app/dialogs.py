@@ -241,6 +241,7 @@ class Dialog:
             if self.handler is None:
                 raise Rejected(488)
             answer = await self.handler.on_reinvite(request.body)
+        await self._endpoint.save(self)
         content_type = "application/sdp" if answer else None
         if request.method == "INVITE":
             invite = InviteServer(self._endpoint, tx, self.state.local_tag, self.on_invite_event)
@@ -253,7 +254,6 @@ class Dialog:
             self._endpoint.respond(
                 tx, make_response(request, 200, headers=headers, body=answer, content_type=content_type)
             )
-        await self._endpoint.save(self)
 
     def _refreshed_session(self, request: Request) -> list[tuple[str, str]]:
         timer, headers = session_of(request, self._endpoint.session_expires, self._endpoint.min_se)

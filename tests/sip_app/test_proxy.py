@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ua import DOMAIN, OFFER, Phone, World, running
 
-from protocols.sip.message import Headers, Request
+from protocols.sip.message import Request
 
 
 async def connected(world: World, caller: Phone, callee: Phone):  # type: ignore[no-untyped-def]
@@ -233,14 +233,11 @@ def test_nothing_leaves_for_a_foreign_domain(tmp_path: Path) -> None:
 
 def test_an_operator_may_open_a_way_out(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, allow_targets=(r"\d+@127\.0\.0\.2",)) as world:
+        async with running(tmp_path, allow_targets=(r"55@127\.0\.0\.2",)) as world:
             ann = await world.phone("1001")
-            assert (await (await ann.dial("", uri="sip:abc@127.0.0.2")).final()).status == 403
-            gateway = await world.phone("5000", register=False)
-            port = gateway.flow.local.port
-            world.server._plan._ours.discard("127.0.0.1")
-            world.server._plan._allowed.append(__import__("re").compile(r"55@127\.0\.0\.1"))
-            await ann.dial("", uri=f"sip:55@127.0.0.1:{port}")
+            assert (await (await ann.dial("", uri="sip:56@127.0.0.2")).final()).status == 403
+            gateway = await world.phone("5000", register=False, host="127.0.0.2")
+            await ann.dial("", uri=f"sip:55@{gateway.flow.local}")
             tx, _ = await gateway.asked("INVITE")
             gateway.respond(tx, 486)
 
@@ -258,20 +255,16 @@ def test_a_request_with_no_hops_left_is_refused(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_phone_registered_at_our_own_address_does_not_go_round_for_ever(tmp_path: Path) -> None:
+def test_a_call_that_comes_round_again_is_a_loop(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, trusted_peers=("127.0.0.1",)) as world:
-            ann = await world.phone("1001")
-            mirror = await world.phone("1002", register=False)
-            # A mirror sends every INVITE straight back to the server, as a phone forwarding to itself would.
-            await mirror.register()
+            ann, mirror = await world.phone("1001"), await world.phone("1002")
             call = await ann.dial("1002")
             tx, invite = await mirror.asked("INVITE")
-            back = Request("INVITE", f"sip:1002@{DOMAIN}", invite.headers.without("route"), invite.body)
-            refused = mirror.ask(back)
-            response = await refused
-            assert response.status == 482
-            mirror.respond(tx, response.status)
+            back = Request("INVITE", f"sip:1002@{DOMAIN}", invite.headers, invite.body)
+            refused = await mirror.ask(back)
+            assert refused.status == 482
+            mirror.respond(tx, refused.status)
             assert (await call.final()).status == 482
 
     asyncio.run(scenario())
@@ -350,6 +343,5 @@ def test_a_response_from_nowhere_is_ignored(tmp_path: Path) -> None:
             ann = await world.phone("1001")
             ann.send_raw(b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 1.2.3.4;branch=z9hG4bKx\r\nCSeq: 1 INVITE\r\n\r\n")
             assert (await ann.register()).status == 200
-            assert isinstance(Headers(), Headers)
 
     asyncio.run(scenario())

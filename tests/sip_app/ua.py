@@ -34,7 +34,7 @@ from sip_app.server import ApplicationServer
 
 DOMAIN = "dialcast.internal"
 PATIENCE = 4.0
-QUICK = Timers(t1=0.1, t2=0.4, t4=0.4, c=3.0)
+QUICK = Timers(t1=0.05, t2=0.4, t4=0.4, c=3.0)
 OFFER = (
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
     b"m=audio 40000 RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n"
@@ -80,8 +80,10 @@ async def running(
         yield world
     finally:
         for phone in world.phones:
-            phone.close()
+            phone.leaving = True
         await server.stop()
+        for phone in world.phones:
+            phone.close()
         await store.close()
         reactor.removeAll()
 
@@ -147,8 +149,11 @@ class Call:
 class Phone(asyncio.DatagramProtocol):
     """One number on one socket. `requests` holds what it was sent, acknowledgements in `acks`."""
 
-    def __init__(self, server: Address, number: str, transport: str = "udp", password: str | None = None) -> None:
+    def __init__(
+        self, server: Address, number: str, transport: str = "udp", password: str | None = None, host: str | None = None
+    ) -> None:
         self.server, self.number, self.transport = server, number, transport
+        self.host = host or ("::1" if ":" in server.host else "127.0.0.1")
         self.password = password or f"dialcast-{number}"
         self.requests: asyncio.Queue[tuple[ServerTransaction, Request]] = asyncio.Queue()
         self.acks: asyncio.Queue[Request] = asyncio.Queue()
@@ -159,12 +164,12 @@ class Phone(asyncio.DatagramProtocol):
         self.raw: list[bytes] = []
         self.flow: Flow
         self.pongs = 0
+        self.leaving = False
 
     async def open(self) -> None:
         loop = self.loop = asyncio.get_running_loop()
         if self.transport == "udp":
-            local = ("::1" if ":" in self.server.host else "127.0.0.1", 0)
-            self.wire, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=local)
+            self.wire, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self.host, 0))
             name = self.wire.get_extra_info("sockname")
             self.flow = Flow("udp", Address(name[0], name[1]), self.server)
         else:
@@ -216,6 +221,8 @@ class Phone(asyncio.DatagramProtocol):
                     self.waiting[tx].put_nowait(response)
                 case TransactionTimeout(tx) if isinstance(tx, ClientTransaction) and tx in self.waiting:
                     self.waiting[tx].put_nowait(Response(408, "nobody answered the phone", Headers()))
+                case RequestReceived(tx, request) if self.leaving:
+                    self.respond(tx, 200)
                 case RequestReceived(tx, request):
                     self.requests.put_nowait((tx, request))
                 case AckReceived(request):
