@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from protocols.net import Address
 from provisioning.config import TerminalConfig, sample_password
@@ -29,7 +30,25 @@ from terminal_client.screen import TerminalScreen
 from terminal_client.signalling import LineOptions, open_line
 from terminal_client.streams import MediaOptions
 
+USAGE = 1
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's UsageError, wherever this version of typer keeps it."""
+
+
+class PhoneGroup(TyperGroup):
+    """A mistake on the command line exits with 1 here: 2 tells a script that the registration was refused."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own Context is Click's
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except USAGE_ERROR as error:
+            vars(error)["exit_code"] = USAGE
+            raise
+
+
 phone = typer.Typer(
+    cls=PhoneGroup,
     help="The softphone: go live by dialling the service number, watch by calling a number.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -39,7 +58,6 @@ phone = typer.Typer(
 codes = typer.Typer(help="Service codes: forwarding of your own number.", no_args_is_help=True, rich_markup_mode=None)
 phone.add_typer(codes, name="codes")
 
-USAGE = 1
 Server = Annotated[str | None, typer.Option(help="SIP server, HOST:PORT.", envvar="DIALCAST_SERVER")]
 TransportName = Annotated[Literal["udp", "tcp"] | None, typer.Option(help="Signalling transport: udp or tcp.")]
 Number = Annotated[str | None, typer.Option(help="Your own number.", envvar="DIALCAST_NUMBER")]

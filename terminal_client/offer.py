@@ -60,15 +60,19 @@ def session_part(sdp: str) -> str:
 def answer(ours: str, remote: str) -> str:
     """Our m-sections as the answer to `remote`: its m-lines in its order with one format of its own each.
 
-    Unknown media and media without a codec in common are refused with port 0. Raises SdpError.
+    Unknown media and media without a codec in common are refused with port 0. ICE is taken up with a lite agent only
+    (a relay): we send checks but answer none, so between two phones it is left out, and both do without (RFC 8445).
+    Raises SdpError.
     """
-    wanted = {media.kind: media for media in parse(SESSION + ours).media}
-    return _text(*(_answered(offered, wanted.pop(offered.kind, None)) for offered in parse(remote).media))
+    wanted, theirs = {media.kind: media for media in parse(SESSION + ours).media}, parse(remote)
+    ice = theirs.ice_lite
+    return _text(*(_answered(offered, wanted.pop(offered.kind, None), ice) for offered in theirs.media))
 
 
 def read(sdp: str, ours: str) -> RemoteMedia:
     """What the far end described, answering our m-sections or as the offer we answered. Raises SdpError."""
     theirs, mine = parse(sdp), parse(SESSION + ours)
+    ice = theirs.ice_lite  # see `answer`
 
     def stream(kind: Medium) -> RemoteStream | None:
         remote, local = theirs.first(kind), mine.first(kind)
@@ -85,8 +89,8 @@ def read(sdp: str, ours: str) -> RemoteMedia:
             payload_type=chosen.payload_type,
             fmtp=chosen.fmtp,
             direction=answer_direction(remote.direction, local.direction),
-            ufrag=remote.ice_ufrag if remote.has_ice else None,
-            password=remote.ice_pwd if remote.has_ice else None,
+            ufrag=remote.ice_ufrag if ice and remote.has_ice else None,
+            password=remote.ice_pwd if ice and remote.has_ice else None,
         )
 
     return RemoteMedia(stream("audio"), stream("video"))
@@ -107,7 +111,7 @@ def _media(kind: Medium, host: str, local: LocalStream, formats: tuple[Format, .
     )
 
 
-def _answered(offered: Media, ours: Media | None) -> Media:
+def _answered(offered: Media, ours: Media | None, ice: bool) -> Media:
     if ours is None or offered.rejected or not offered.is_rtp or offered.is_tcp or offered.is_secure:
         return reject(offered)
     known = [name for kind, names in PREFERENCES.items() if kind == offered.kind for name in names]
@@ -121,7 +125,7 @@ def _answered(offered: Media, ours: Media | None) -> Media:
     )
     if not offered.rtcp_mux:
         replied = replace(replied, rtcp_port=ours.rtcp_port)
-    if offered.has_ice:
+    if ice and offered.has_ice:
         replied = replace(replied, ice_ufrag=ours.ice_ufrag, ice_pwd=ours.ice_pwd, candidates=ours.candidates)
     return replied
 

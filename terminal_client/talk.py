@@ -8,6 +8,7 @@ joining waits for "receive".
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from terminal_client.streams import (
     MediaEvent,
     Role,
     SourceEnded,
+    SourceError,
     StreamSilent,
 )
 
@@ -116,7 +118,8 @@ class Talk:
         self._wanted = (
             self._wanted or (self._options.send if self.role == "broadcast" else self._options.receive) == "now"
         )
-        self._negotiated = self._joined = self._flowing = self._connected = False
+        self._negotiated = self._joining = self._joined = False
+        self._flowing = self._connected = self.answered = False
         call = line.dial(line.options.uri(number), self._ours)
         self.dialled_at = self.dialled_at or time.monotonic()
         self._journal.event("phone.dialled", to=number)
@@ -142,8 +145,10 @@ class Talk:
             return Outcome(OK) if self.left else Outcome(LOST, 0, line.lost.result())
         leaving.cancel()
         call = ringing.result()
-        self._journal.event("phone.ringing", caller=call.caller)
-        self._screen.say(f"{call.caller} is calling")
+        found = re.search(r"sips?:([^@;>]+)", call.caller)
+        caller = found[1] if found else call.caller
+        self._journal.event("phone.ringing", caller=caller)
+        self._screen.say(f"{caller} is calling")
         self._screen.offer("aq")
         self.dialled_at, self._wanted = time.monotonic(), True
         try:
@@ -172,6 +177,8 @@ class Talk:
         pumps = [asyncio.create_task(self._pump(source)) for source in sources]
         try:
             outcome = await self._until_over(line, call)
+        except SourceError as error:
+            outcome = await self._hang_up(call, Outcome(MEDIA_FAILED, 0, str(error)))
         finally:
             for task in (*pumps, *self._tasks):
                 task.cancel()
@@ -286,6 +293,13 @@ class Talk:
         if self._wanted or call.caller:
             self._join()
 
+    def _receive(self) -> None:
+        """Be ready, then join: the relay sends the picture's latest keyframe the moment it knows us."""
+        if not self._joining:
+            self.media.start_receiving()
+            self._journal.event("phone.receiving")
+            self._join()
+
     async def _forward_own_number(self, line: Line) -> None:
         accepted, ended = await send_code(line, f"*21*{self._options.service}#")
         self._inbox.put_nowait(Forwarded(accepted, ended.reason))
@@ -304,7 +318,8 @@ class Talk:
         self._connected = True
         self._journal.event("phone.connected")
         self._screen.say("connected")
-        self._screen.offer("scmpq" if self.role == "broadcast" else "rpq")
+        choices = "scmpq" if self.role == "broadcast" else "rpq"
+        self._screen.offer(choices[1:] if self._wanted else choices)
 
     async def _flow_if_due(self) -> None:
         """Media starts once the call is connected, the join done and the user's choice made."""
@@ -312,9 +327,6 @@ class Talk:
             return
         self._flowing = True
         sends = self._direction in ("sendrecv", "sendonly")
-        if self._direction in ("sendrecv", "recvonly"):
-            self.media.start_receiving()
-            self._journal.event("phone.receiving")
         if sends:
             await self.media.start_sending()
             self._journal.event("phone.sending")
@@ -326,7 +338,7 @@ class Talk:
             case "s" | "r":
                 self._wanted = True
                 if self.role == "watch" and self._connected:
-                    self._join()
+                    self._receive()
                 await self._flow_if_due()
             case "c":
                 self.media.switch_camera()
