@@ -79,7 +79,9 @@ class Feedback:
         source = group.source
         medium = source.media.get("video") if source is not None else None
         state = self._engine.source(group.group_id, "video")
-        if source is None or medium is None or state is None or now - state.arrived_at > _SOURCE_IDLE:
+        if source is None or medium is None or medium.peer is None or state is None:
+            return
+        if now - state.arrived_at > _SOURCE_IDLE:
             return
         ask = group.keyframes.due(now)
         if ask is None:

@@ -2,6 +2,8 @@
 
 import heapq
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import ip_address
 from itertools import count
 
 from media_relay.engine import Engine, GroupSpec
@@ -19,7 +21,7 @@ from protocols.control import (
     MediaKind,
     MediaSpec,
 )
-from protocols.net import is_numeric
+from protocols.net import Address, is_numeric
 from protocols.rtp.rtcp import SenderReport
 from provisioning.config import RelayConfig
 
@@ -84,13 +86,14 @@ class Groups:
 
     def put(self, group: Group, spec: LegSpec, role: Role, now: float) -> LegInfo:
         """Add the leg, or bring it to what was negotiated anew; the same again changes nothing."""
+        _check(spec)
+        spec = _as_seen_from(self.config.bind, spec)
         leg = group.legs.get(spec.leg_id)
         if leg is not None and leg.role == role and leg.spec == spec:
             return leg.info()
-        _check(spec)
         fresh = leg is None
         if leg is None:
-            if len(group.legs) >= self.config.max_legs_per_group:
+            if role == "sink" and len(group.legs) >= self.config.max_legs_per_group:
                 raise ControlError("limit", f"{self.config.max_legs_per_group} legs in group {group.group_id}")
             leg = Leg(group.group_id, group.epoch, spec, role, now)
         elif leg.role != role:
@@ -111,8 +114,9 @@ class Groups:
             self.visit_at(leg, now)
         if role == "source" and group.source is not leg:
             previous, group.source = group.source, leg
-            group.keyframes.source_replaced()
             if previous is not None:
+                group.keyframes.source_replaced()
+                group.keyframes.want()
                 self.remove(group, previous.leg_id)
         self.sync(leg, now)
         return leg.info()
@@ -199,10 +203,29 @@ class Groups:
                 self.ports.close(medium.port)
 
 
+def _as_seen_from(bind: str, spec: LegSpec) -> LegSpec:
+    """The leg with its addresses spelt as this relay's sockets spell them, so that they compare equal."""
+    six = ip_address(bind).version == 6
+
+    def spelt(address: Address) -> Address:
+        return Address(_spelt(address.host, six), address.port)
+
+    media = tuple(replace(medium, rtp=spelt(medium.rtp), rtcp=spelt(medium.rtcp)) for medium in spec.media)
+    return replace(spec, client_address=_spelt(spec.client_address, six), media=media)
+
+
+def _spelt(host: str, six: bool) -> str:
+    """Canonical text of an address; an IPv4 one as an IPv6 socket knows it (RFC 4291 section 2.5.5.2)."""
+    address = ip_address(host)
+    return f"::ffff:{address}" if six and address.version == 4 else str(address)
+
+
 def _check(spec: LegSpec) -> None:
     kinds = [media.kind for media in spec.media]
     if not 0 < len(spec.leg_id) <= MAX_ID or not kinds or len(set(kinds)) != len(kinds):
         raise ControlError("bad-request", "a leg needs an id and one or two different media")
+    if not is_numeric(spec.client_address):
+        raise ControlError("bad-request", "client address is not numeric")
     for media in spec.media:
         if not (is_numeric(media.rtp.host) and is_numeric(media.rtcp.host)):
             raise ControlError("bad-request", f"{media.kind}: not a numeric address")

@@ -133,9 +133,9 @@ class Relay:
             if command.epoch < group.epoch:
                 raise ControlError("stale-epoch", f"group {group.group_id} is at epoch {group.epoch}")
             if command.epoch == group.epoch and group.owner == as_id:
-                if group.source is None or group.source.spec != command.leg:
+                if group.source is None or group.source.leg_id != command.leg.leg_id:
                     raise ControlError("bad-request", f"group {group.group_id} is open with another source")
-                return group.source.info()
+                return self.groups.put(group, command.leg, "source", now)
             self.groups.close(group)
         group = self.groups.open(command.group_id, command.epoch, as_id, command.leg, now)
         return group.legs[command.leg.leg_id].info()

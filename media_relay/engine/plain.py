@@ -33,7 +33,12 @@ from protocols.rtp.classify import classify
 
 READ_BUDGET = 64
 """Datagrams read from one socket before the others get their turn."""
-MAX_DATAGRAM = 4096
+MAX_MEDIA_BYTES = 16_384
+"""Media larger than this is dropped: it bounds what the history of a group holds. (H.264 mode 0 may exceed an MTU.)"""
+MAX_OTHER_BYTES = 2048
+"""STUN, RTCP and first packets larger than this are dropped, so that strangers fill little memory."""
+CATCH_UP_LEGS = 16
+"""Legs given a burst of the cached picture at a time, so that a rush of viewers does not hold up the live ones."""
 MAX_EVENTS = 8192
 """Events kept for the control side; beyond it datagrams are lost, as in any full queue."""
 _READ = select.EPOLLIN
@@ -75,7 +80,8 @@ class PlainEngine:
         self._sockets: dict[int, socket] = {}
         self._groups: dict[str, _Group] = {}
         self._peers: dict[tuple[int, Address], tuple[_Group, _Leg, Inlet]] = {}
-        self._catching: list[Outgoing] = []
+        self._buffer = memoryview(bytearray(MAX_MEDIA_BYTES + 1))
+        self._catching: deque[tuple[str, Outgoing]] = deque()
         self._catch_up_at = 0.0
         self._events: deque[EngineEvent] = deque()
 
@@ -128,7 +134,7 @@ class PlainEngine:
                 outgoing.start(now)
             else:
                 outgoing.change(outlet, now)
-            self._started(group, outgoing)
+            self._started(leg.group_id, outgoing)
 
     def remove(self, group_id: str, leg_id: str | None = None) -> None:
         """See Engine."""
@@ -227,13 +233,17 @@ class PlainEngine:
         sender: tuple[_Group, Inlet] | None = None
         for _ in range(READ_BUDGET):
             try:
-                data, (host, port, *_) = sock.recvfrom(MAX_DATAGRAM)
+                size, (host, port, *_) = sock.recvfrom_into(self._buffer)
             except OSError:  # nothing left, or a pending ICMP error that the error queue tells apart
                 break
+            if size > MAX_MEDIA_BYTES:
+                continue
+            data = bytes(self._buffer[:size])
             source = Address(host, port)
             peer = self._peers.get((fd, source))
             if peer is None or classify(data) != "rtp":
-                self._event(Datagram(sock, data, source))
+                if size <= MAX_OTHER_BYTES:
+                    self._event(Datagram(sock, data, source))
                 continue
             group, leg, inlet = peer
             leg.heard_at = now
@@ -252,9 +262,10 @@ class PlainEngine:
         if not self._catching:
             return None
         if now >= self._catch_up_at:
-            for outgoing in self._catching:
+            for _ in range(min(CATCH_UP_LEGS, len(self._catching))):
+                group_id, outgoing = self._catching.popleft()
                 outgoing.catch_up(now)
-            self._catching = [outgoing for outgoing in self._catching if outgoing.state == "catching"]
+                self._started(group_id, outgoing)
             self._catch_up_at = now + CATCH_UP_INTERVAL
         return self._catch_up_at if self._catching else None
 
@@ -273,13 +284,13 @@ class PlainEngine:
         for outgoing in group.sinks.get(key, ()):
             outgoing.stream = stream
             outgoing.start(now)
-            self._started(group, outgoing)
+            self._started(group.spec.group_id, outgoing)
 
-    def _started(self, group: _Group, outgoing: Outgoing) -> None:
-        if outgoing.state == "catching" and outgoing not in self._catching:
-            self._catching.append(outgoing)
+    def _started(self, group_id: str, outgoing: Outgoing) -> None:
+        if outgoing.state == "catching" and (group_id, outgoing) not in self._catching:
+            self._catching.append((group_id, outgoing))
         elif outgoing.state == "waiting":
-            self._event(KeyframeNeeded(group.spec.group_id))
+            self._event(KeyframeNeeded(group_id))
 
     def _forget_peers(self, leg: _Leg) -> None:
         for inlet in leg.spec.inlets:
@@ -289,8 +300,8 @@ class PlainEngine:
 
     def _drop_outgoing(self, group: _Group, key: StreamKey, outgoing: Outgoing) -> None:
         group.sinks[key].remove(outgoing)
-        if outgoing in self._catching:
-            self._catching.remove(outgoing)
+        if (group.spec.group_id, outgoing) in self._catching:
+            self._catching.remove((group.spec.group_id, outgoing))
 
     def _outgoing(self, group_id: str, leg_id: str, medium: MediaKind) -> Outgoing | None:
         group = self._groups.get(group_id)

@@ -38,7 +38,9 @@ class Peer:
 
     def __init__(self, kind: MediaKind, host: str = HOST) -> None:
         self.kind = kind
-        self.rtp, self.rtcp = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self.rtp, self.rtcp = (
+            socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)
+        )
         for sock in (self.rtp, self.rtcp):
             sock.bind((host, 0))
             sock.setblocking(False)
@@ -48,11 +50,11 @@ class Peer:
 
     @property
     def address(self) -> Address:
-        return Address(*self.rtp.getsockname())
+        return Address(*self.rtp.getsockname()[:2])
 
     @property
     def rtcp_address(self) -> Address:
-        return Address(*self.rtcp.getsockname())
+        return Address(*self.rtcp.getsockname()[:2])
 
     def spec(
         self, *, sends: bool = False, receives: bool = False, ice: bool = False, fmtp: str = "", codec: str = ""

@@ -1,0 +1,167 @@
+"""Legs that change while they live: hold the old way, new addresses, ICE restarts, replaced sources, IPv6."""
+
+from dataclasses import replace
+
+import pytest
+from relay_world import HOST, IDR, PPS, SLICE, SPS, Peer, Source, World
+
+from protocols.control import (
+    AddViewer,
+    ControlError,
+    LegInfo,
+    LegSpec,
+    OpenGroup,
+    RemoveLeg,
+    ReplaceSource,
+    UpdateLeg,
+    expect,
+)
+from protocols.join import Checker, IceCredentials, Joined
+from protocols.net import Address
+from protocols.rtp.rtcp import Nack, Pli
+from provisioning.config import RelayConfig
+
+
+def test_the_terminals_own_checker_joins_and_keeps_its_consent(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    viewer, _, place = world.viewer("audio", ice=True)
+    checker = Checker(IceCredentials("peer", "unused"), IceCredentials(place.ufrag, place.password), place.rtp, bytes)
+    checker.start(world.now)
+
+    def turn() -> None:
+        checker.handle_timer(world.now)
+        for data, address in checker.to_send():
+            viewer.rtp.sendto(data, address)
+        world.step()
+        for data in viewer.answers():
+            checker.receive(data, place.rtp, world.now)
+        sources["audio"].send(b"x")
+
+    turn()
+    assert isinstance(checker.next_event(), Joined)
+    world.pass_time(60, each=turn)
+    assert checker.next_event() is None
+    assert not [event for event in world.events if type(event).__name__ == "LegLost"]
+
+
+def test_a_call_held_the_old_way_goes_on_where_it_was(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    viewer, spec, place = world.viewer("audio")
+    sources["audio"].send(b"1")
+    world.step()
+    media = replace(spec.media[0], rtp=Address("0.0.0.0", 4000), rtcp=Address("0.0.0.0", 4001), sends=False)
+    during = expect(world.do(UpdateLeg("1001", 1, replace(spec, media=(media,)))), LegInfo)
+    sources["audio"].send(b"2")
+    world.step()
+    after = expect(world.do(UpdateLeg("1001", 1, spec)), LegInfo)
+    sources["audio"].send(b"3")
+    world.step()
+    assert during.media[0].rtp == after.media[0].rtp == place.rtp
+    assert [p.payload for p in viewer.packets()] == [b"1", b"3"]
+
+
+def test_a_phone_that_moves_gets_its_media_at_the_new_address_under_the_same_numbering(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    viewer, spec, _ = world.viewer("audio")
+    sources["audio"].send(b"1")
+    world.step()
+    moved = world.peer("audio")
+    world.do(UpdateLeg("1001", 1, replace(spec, media=(moved.spec(sends=True),))))
+    sources["audio"].send(b"2")
+    world.step()
+    (before,), (after,) = viewer.packets(), moved.packets()
+    assert ((after.sequence - before.sequence) & 0xFFFF, after.ssrc) == (1, before.ssrc)
+
+
+def test_an_ice_restart_changes_the_credentials_and_does_not_interrupt(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    viewer, spec, place = world.viewer("audio", ice=True)
+    viewer.check(place)
+    world.step()
+    restarted = replace(spec, media=(replace(spec.media[0], remote_ufrag="fresh"),))
+    info = expect(world.do(UpdateLeg("1001", 1, restarted)), LegInfo)
+    assert info.media[0].ufrag != place.ufrag
+    sources["audio"].send(b"x")
+    world.step()
+    assert [p.payload for p in viewer.packets()] == [b"x"]
+
+
+def test_a_broadcaster_redials_into_a_full_group() -> None:
+    world = World(RelayConfig(port_min=30000, port_max=30999, max_legs_per_group=2))
+    world.broadcaster("audio")
+    world.viewer("audio")
+    with pytest.raises(ControlError, match="limit"):
+        world.viewer("audio")
+    leg = LegSpec("again", "1001", HOST, (world.peer("audio").spec(receives=True),))
+    world.do(ReplaceSource("1001", 1, leg))
+    assert set(world.relay.groups.by_id["1001"].legs) == {"again", "v1"}
+    world.close()
+
+
+def test_a_new_source_that_starts_without_a_keyframe_is_asked_for_one(world: World) -> None:
+    sources, _ = world.broadcaster("video")
+    sources["video"].send(SPS, PPS, IDR)
+    world.step()
+    again = world.peer("video")
+    leg = LegSpec("again", "1001", HOST, (again.spec(receives=True),))
+    place = expect(world.do(ReplaceSource("1001", 1, leg)), LegInfo).media[0]
+    second = Source(again, place.rtp, ssrc=5)
+    again.send_rtcp(place.rtcp, Pli(5, 5))
+    world.pass_time(0.3, each=lambda: second.send(SLICE))
+    assert [packet for packet in again.reports() if isinstance(packet, Pli)]
+    assert not [event for event in world.events if type(event).__name__ == "KeyframeWanted"]
+
+
+def test_a_removed_viewer_gets_nothing_more_and_its_requests_count_for_nothing(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    viewer, spec, place = world.viewer("audio")
+    sources["audio"].send(b"1")
+    world.step()
+    (packet,) = viewer.packets()
+    world.do(RemoveLeg("1001", 1, spec.leg_id))
+    world.do(RemoveLeg("1001", 1, spec.leg_id))
+    sources["audio"].send(b"2")
+    viewer.send_rtcp(place.rtcp, Nack(1, packet.ssrc, (packet.sequence,)))
+    world.step()
+    assert viewer.packets() == []
+
+
+def test_addresses_compare_equal_however_they_are_spelt() -> None:
+    world = World(RelayConfig(bind="::1", port_min=30000, port_max=30999))
+    source, viewer = (Peer("audio", "::1") for _ in range(2))
+    world.peers += [source, viewer]
+
+    def long(media_port: int) -> Address:
+        return Address("0:0:0:0:0:0:0:1", media_port)
+
+    media = source.spec(receives=True)
+    media = replace(media, rtp=long(media.rtp.port), rtcp=long(media.rtcp.port))
+    info = expect(world.do(OpenGroup("1", 1, LegSpec("s", "1", "::1", (media,)))), LegInfo)
+    sink = viewer.spec(sends=True)
+    sink = replace(sink, rtp=long(sink.rtp.port), rtcp=long(sink.rtcp.port))
+    world.do(AddViewer("1", 1, LegSpec("v", "2", "0::1", (sink,))))
+    Source(source, info.media[0].rtp).send(b"six")
+    world.step()
+    assert [p.payload for p in viewer.packets()] == [b"six"]
+    assert (info.media[0].rtp.host, world.relay.groups.by_id["1"].legs["v"].media["audio"].port.shared) == ("::1", True)
+    world.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payload_type": 128},
+        {"clock_rate": 0},
+        {"rtp": Address("example.org", 4000)},
+        {"rtp": Address(HOST, 70000)},
+    ],
+)
+def test_a_leg_that_makes_no_sense_is_refused_and_leaves_nothing_behind(
+    world: World, change: dict[str, object]
+) -> None:
+    media = world.peer("audio").spec(receives=True)
+    wrong = replace(media, **change)  # type: ignore[arg-type]  # the parameters are wrong on purpose
+    with pytest.raises(ControlError, match="bad-request"):
+        world.do(OpenGroup("1", 1, LegSpec("s", "1", HOST, (wrong,))))
+    assert not world.relay.groups.by_id
+    assert len(world.relay.groups.ports) == 0
