@@ -290,8 +290,12 @@ class SipEndpoint:
         self.pump()
 
     def _refuse(self, request: Request, flow: Flow, error: BadRequest) -> None:
-        """Answer what cannot be served, without a transaction; over UDP to where it came from."""
-        if request.method == "ACK" or not request.headers.all("via"):
+        """Answer what cannot be served, without a transaction, if it says whom to answer."""
+        try:
+            answerable = request.method != "ACK" and bool(request.top_via)
+        except SipParseError:
+            answerable = False
+        if not answerable:
             return
         response = make_response(request, error.status, error.reason, to_tag=new_tag())
         self.send_stateless(response, flow)

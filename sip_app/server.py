@@ -157,7 +157,9 @@ class ApplicationServer:
         """Routes, identity, number analysis."""
         request, _ = without_own_routes(admitted.request, self._own, self._signer)
         target = self._plan.analyse(request.parsed_uri)
-        if request.method == "OPTIONS" and not isinstance(target, ForeignTarget):
+        if request.method == "OPTIONS":
+            if isinstance(target, ForeignTarget):
+                raise Rejected(403, "Foreign Domain")
             _check_required(request)
             self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=CAPABILITIES))
             return

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +181,13 @@ class Phone(asyncio.DatagramProtocol):
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         framer = StreamFramer()
-        while data := await reader.read(65536):
-            for piece in framer.receive(data):
-                if isinstance(piece, KeepAlive):
-                    self.pongs += piece is KeepAlive.PONG
-                else:
-                    self._received(piece)
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                for piece in framer.receive(data):
+                    if isinstance(piece, KeepAlive):
+                        self.pongs += piece is KeepAlive.PONG
+                    else:
+                        self._received(piece)
 
     async def _tick(self) -> None:
         while True:

@@ -1,0 +1,173 @@
+"""Whatever the network sends, the server neither falls over nor goes deaf: RFC 4475 and plain garbage, UDP and TCP."""
+
+import asyncio
+import logging
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+from ua import DOMAIN, World, running
+
+from protocols.sip.message import make_response
+from provisioning.config import Config, SipConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = Path(os.environ.get("DIALCAST_CORPUS", ROOT.parent / "shared" / "corpora")) / "rfc4475"
+ALIASES = ("example.com", "example.net", "example.org", "company.com", "vivekg.chair-dnrc.example.com")
+
+
+def torture() -> list[tuple[str, bytes]]:
+    messages = [(path.stem, path.read_bytes()) for path in sorted(CORPUS.glob("*.dat"))]
+    if not messages:
+        assert not os.environ.get("CI"), f"no RFC 4475 corpus at {CORPUS}: set DIALCAST_CORPUS"
+        pytest.skip(f"no RFC 4475 corpus at {CORPUS}")
+    return messages
+
+
+async def hears(world: World, transport: str) -> None:
+    """The server still answers a newcomer."""
+    phone = await world.phone("1001", transport=transport, register=False)
+    assert (await phone.register()).status == 200
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_no_torture_message_leaves_a_traceback_or_a_deaf_server(
+    tmp_path: Path, transport: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            for _, data in torture():
+                stranger = await world.phone("9", transport=transport, register=False)
+                stranger.send_raw(data)
+                await asyncio.sleep(0.005)
+                if transport == "udp":
+                    assert (await stranger.ask(stranger.build("OPTIONS", f"sip:{DOMAIN}"))).status == 200
+            await asyncio.sleep(0.3)
+            await hears(world, transport)
+
+    messages = torture()
+    assert len(messages) == 49
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    assert not caplog.records
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses"),
+    [
+        ("wsinv", {404, 407, 481, 403}),
+        ("intmeth", {407, 403}),
+        ("esc01", {407, 403}),
+        ("escnull", {401, 403}),
+        ("esc02", {407, 403, 405}),
+        ("lwsdisp", {200}),
+        ("longreq", {407, 403}),
+        ("semiuri", {200}),
+        ("transports", {200}),
+        ("mpart01", {407, 403}),
+        ("noreason", set()),
+        ("unreason", set()),
+        ("badinv01", {400}),
+        ("clerr", {400}),
+        ("ncl", {400}),
+        ("scalar02", {400}),
+        ("ltgtruri", {400}),
+        ("lwsruri", {400}),
+        ("mismatch01", {400}),
+        ("mismatch02", {400}),
+        ("badvers", {505}),
+        ("unkscm", {200, 416, 407}),
+        ("unksm2", {400, 401, 403, 416}),
+        ("bext01", {420}),
+        ("insuf", {400}),
+        ("multi01", {400}),
+        ("zeromf", {200, 483}),
+    ],
+)
+def test_torture_messages_are_answered_as_rfc_4475_says(tmp_path: Path, name: str, statuses: set[int]) -> None:
+    data = dict(torture())[name]
+
+    async def scenario() -> None:
+        config = Config(data_dir=tmp_path, domain_aliases=ALIASES, sip=SipConfig(port=0))
+        async with running(tmp_path, config=config) as world:
+            stranger = await world.phone("9", register=False)
+            answers: list[bytes] = []
+            stranger._received = answers.append  # type: ignore[method-assign]  # its own stack need not understand
+            # The answer goes to where the message came from only if its Via asks for that.
+            stranger.send_raw(data.replace(b";branch", b";rport;branch", 1))
+            await asyncio.sleep(0.1)
+            got = {int(answer.split(b" ")[1]) for answer in answers} - {100}
+            assert got <= statuses if statuses else not got, got
+
+    asyncio.run(scenario())
+
+
+def test_garbage_is_dropped_in_silence(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            stranger = await world.phone("9", register=False)
+            pieces = [b"", b"\0", b"\r\n\r\n", secrets.token_bytes(1400), b"INVITE", b"INVITE sip:a SIP/2.0\r\n\r\n"]
+            for data in [*pieces, b"A" * 60_000, b"\r\n" * 100, b"REGISTER sip:x SIP/2.0\r\nVia:\r\n\r\n"]:
+                stranger.send_raw(data)
+            await hears(world, "udp")
+            assert stranger.raw == []
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_loses_its_place_is_cut_and_a_ping_is_answered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            phone = await world.phone("1001", transport="tcp")
+            phone.send_raw(b"\r\n\r\n")
+            await asyncio.sleep(0.1)
+            assert phone.pongs == 1
+            phone.send_raw(b"INVITE sip:x SIP/2.0\r\nContent-Length: many\r\n\r\n")
+            await asyncio.wait_for(phone.reading, 2)
+            await hears(world, "tcp")
+
+    asyncio.run(scenario())
+
+
+def test_silent_connections_and_too_many_connections_are_cut(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, max_connections=2, connection_first_message_timeout=0.2) as world:
+            phones = [await world.phone("9", transport="tcp", register=False) for _ in range(3)]
+            await asyncio.wait_for(phones[2].reading, 1)
+            await asyncio.wait_for(phones[0].reading, 1)
+            await hears(world, "tcp")
+
+    asyncio.run(scenario())
+
+
+def test_messages_in_pieces_and_several_at_once_are_understood_on_a_stream(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            phone = await world.phone("1001", transport="tcp")
+            request = phone.build("OPTIONS", f"sip:{DOMAIN}")
+            lines = request.headers.prepend("Via", "SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKa")
+            one = type(request)("OPTIONS", request.uri, lines).serialise()
+            other = one.replace(b"z9hG4bKa", b"z9hG4bKb")
+            for byte in one[:-1]:
+                phone.send_raw(bytes([byte]))
+            phone.send_raw(one[-1:] + other)
+            await asyncio.sleep(0.2)
+            assert sum(data.startswith(b"SIP/2.0 200") for data in phone.raw) == 3  # with the REGISTER's
+
+    asyncio.run(scenario())
+
+
+def test_a_bad_request_in_a_call_does_not_hurt_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            ann, bob = await world.phone("1001"), await world.phone("1002")
+            call = await ann.dial("1002")
+            tx, invite = await bob.asked("INVITE")
+            bob.send_raw(make_response(invite, 180).serialise().replace(b"CSeq", b"CSoq"))
+            bob.respond(tx, 486)
+            assert (await call.final()).status == 486
+
+    asyncio.run(scenario())
