@@ -94,7 +94,7 @@ class Phone:
             media = self._open_media(self._options.line.local_host, self._options.media, "watch")
             talk = Talk(self._options, self._screen, self._journal, media, "watch")
             outcome = await self._reported(talk, talk.take(line, auto))
-            if once or talk.left or outcome.code != OK:
+            if once or talk.left or outcome.code == LOST:
                 return outcome
 
     async def _once(self, run: Callable[[Line], Awaitable[Outcome]]) -> Outcome:

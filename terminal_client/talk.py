@@ -45,6 +45,7 @@ from terminal_client.streams import (
     JoinError,
     Live,
     MediaEvent,
+    RemoteMedia,
     Role,
     SourceEnded,
     SourceError,
@@ -108,7 +109,7 @@ class Talk:
         self._direction: Direction = "sendrecv"
         self._negotiated = self._joining = self._joined = False
         self._flowing = self._wanted = self._connected = False
-        self._muted = self._received = False
+        self._muted = self._received = self._expecting = False
         self._pictures = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -152,7 +153,7 @@ class Talk:
         self._screen.offer("aq")
         self.dialled_at, self._wanted = time.monotonic(), True
         try:
-            self.media.negotiated(read(call.offer, self._ours))
+            self._agree(read(call.offer, self._ours))
             self._negotiated = True
         except SdpError as error:
             call.answer(488)
@@ -265,8 +266,12 @@ class Talk:
             return False
         self._negotiated = remote.audio is not None or remote.video is not None
         if self._negotiated:
-            self.media.negotiated(remote)
+            self._agree(remote)
         return self._negotiated
+
+    def _agree(self, remote: RemoteMedia) -> None:
+        self._expecting = any(stream is not None and stream.receives for stream in (remote.audio, remote.video))
+        self.media.negotiated(remote)
 
     def _join(self) -> None:
         async def join() -> None:
@@ -290,8 +295,8 @@ class Talk:
             self._start(self._forward_own_number(line))
             return
         self._connect()
-        if self._wanted or call.caller:
-            self._join()
+        if self._wanted:
+            self._receive()
 
     def _receive(self) -> None:
         """Be ready, then join: the relay sends the picture's latest keyframe the moment it knows us."""
@@ -388,9 +393,10 @@ class Talk:
         call.hang_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
-                while not isinstance(await self._inbox.get(), Ended | Lost):
-                    pass
-        if outcome.code == OK and self.role == "watch" and self._flowing and not self._received:
+                while not isinstance(happening := await self._inbox.get(), Ended | Lost):
+                    if isinstance(happening, FirstPicture | Live | FirstSound):
+                        self._media_seen(happening)
+        if outcome.code == OK and self._expecting and self._flowing and not self._received:
             return Outcome(MEDIA_FAILED, outcome.status, "nothing was received")
         return outcome
 
@@ -403,7 +409,7 @@ class Talk:
             return Outcome(LOST, ended.status, reason, redialable=True)
         if not is_normal(ended.why):
             return Outcome(LOST, ended.status, reason)
-        if self.role == "watch" and self._flowing and not self._received:
+        if self._expecting and self._flowing and not self._received:
             return Outcome(MEDIA_FAILED, ended.status, reason)
         return Outcome(OK, ended.status, reason)
 
