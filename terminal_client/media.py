@@ -110,7 +110,9 @@ class MediaSession:
         remote = self._remote
         self._sending_from = self._sending_from or time.monotonic()
         if self._options.record is not None and self._recorder is None and self._role == "broadcast":
-            self._recorder = Recorder(self._options.record, video=remote.video is not None)
+            self._recorder = Recorder(
+                self._options.record, self._tell, video=remote.video is not None and remote.video.sends
+            )
         if remote.video is not None and remote.video.sends and self._pictures is None:
             self._pictures = await asyncio.to_thread(
                 PictureSender,
@@ -139,7 +141,9 @@ class MediaSession:
             return
         remote, options = self._remote, self._options
         if options.record is not None and self._recorder is None:
-            self._recorder = Recorder(options.record, video=remote.video is not None)
+            self._recorder = Recorder(
+                options.record, self._tell, video=remote.video is not None and remote.video.receives
+            )
         if remote.video is not None and self._viewer is None:
             parameter_sets = H264Format.from_fmtp(remote.video.fmtp).parameter_sets
             self._viewer = PictureReceiver(

@@ -6,7 +6,7 @@ Times are seconds of CLOCK_MONOTONIC, so that reports of terminals on one machin
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from terminal_client.streams import Role
 
@@ -106,7 +106,10 @@ class CallReport:
     @staticmethod
     def read(path: Path) -> "CallReport":
         """The report in a file that `write` wrote. Raises ValueError if it is none, OSError if it cannot be read."""
-        return _FORMAT.validate_json(path.read_bytes())
+        try:
+            return _FORMAT.validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ValueError(f"{path}: not a terminal's report: {error.errors()[0]['msg']}") from error
 
 
 _FORMAT = TypeAdapter(CallReport)

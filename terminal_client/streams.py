@@ -166,7 +166,17 @@ class StreamSilent:
     medium: Medium
 
 
-MediaEvent = FirstPicture | Live | FirstSound | ConsentLost | SourceEnded | KeyframeRequested | StreamSilent
+@dataclass(frozen=True, slots=True)
+class RecordingFailed:
+    """The recording cannot be written any more (disk full, for example); the call itself goes on."""
+
+    at: float
+    reason: str
+
+
+MediaEvent = (
+    FirstPicture | Live | FirstSound | ConsentLost | SourceEnded | KeyframeRequested | StreamSilent | RecordingFailed
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,10 +88,10 @@ def events_of(session: MediaSession) -> list[object]:
 async def test_a_viewer_sees_and_hears_what_the_broadcaster_shows_and_says(
     real_footage: Footage, tmp_path: Path, codec: str
 ) -> None:
-    done = await broadcast(source(real_footage), tmp_path, seconds=4 if codec == "AMR" else 2, codec=codec)
+    done = await broadcast(source(real_footage), tmp_path, seconds=3 if codec == "AMR" else 2, codec=codec)
     verdict = done.verdict()
     assert verdict.ok, verdict
-    assert verdict.frames_decoded > (50 if codec == "AMR" else 25)
+    assert verdict.frames_decoded > (40 if codec == "AMR" else 25)
     assert verdict.frames_lost == 0
     assert verdict.counter_read_ratio == 1.0
 
@@ -111,7 +111,7 @@ async def test_a_viewer_who_comes_late_catches_up_at_once(real_footage: Footage,
 
 async def test_reordered_and_repeated_packets_cost_no_picture(real_footage: Footage, tmp_path: Path) -> None:
     rule = Rule(swap=0.1, duplicate=0.1)
-    done = await broadcast(source(real_footage), tmp_path, seconds=2.5, rule=rule)
+    done = await broadcast(source(real_footage), tmp_path, seconds=2, rule=rule)
     assert done.verdict().ok, done.verdict()
     assert done.verdict().frames_lost == 0
     assert done.received.keyframe_requests_sent == 0
@@ -119,7 +119,7 @@ async def test_reordered_and_repeated_packets_cost_no_picture(real_footage: Foot
 
 async def test_lost_packets_that_are_asked_for_again_cost_no_picture(real_footage: Footage, tmp_path: Path) -> None:
     rule = Rule(drop=0.03, repair=True)
-    done = await broadcast(source(real_footage), tmp_path, seconds=2.5, rule=rule)
+    done = await broadcast(source(real_footage), tmp_path, seconds=2, rule=rule)
     assert done.verdict().ok, done.verdict()
     assert done.received.video_rtp.nacks_sent > 0
     assert done.verdict().frames_lost == 0
@@ -132,7 +132,7 @@ async def test_after_loss_a_keyframe_is_asked_for_and_the_picture_comes_back_int
     heard: list[object] = []
 
     async def lose(sender: MediaSession, viewer: MediaSession, relay: TinyRelay) -> None:
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.7)
         relay.rule.drop = 1.0
         await asyncio.sleep(0.1)
         relay.rule.drop = 0.0
@@ -186,6 +186,29 @@ async def test_pausing_muting_and_switching_keep_counters_and_times_running(
     assert {Path(frame.source).stem for frame in sent} == {"bikes", "synthetic"}
     assert done.received.frames_decoded >= len(sent) - 3
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+
+
+async def test_a_broadcaster_who_dials_again_goes_on_with_the_same_session(real_footage: Footage) -> None:
+    viewer_options = MediaOptions()
+    async with TinyRelay() as lost, TinyRelay() as found:
+        sender = MediaSession(HOST, source(real_footage), "broadcast")
+        local = await sender.open()
+        sender.negotiated(lost.admit("broadcast", local))
+        await sender.join()
+        await sender.start_sending()
+        await asyncio.sleep(0.4)
+        await sender.pause()
+        sender.negotiated(found.admit("broadcast", local))
+        viewer = MediaSession(HOST, viewer_options, "watch")
+        viewer.negotiated(found.admit("watch", await viewer.open()))
+        viewer.start_receiving()
+        await asyncio.gather(sender.join(), viewer.join())
+        await sender.start_sending()
+        await asyncio.sleep(0.5)
+        sent, received = await sender.close(), await viewer.close()
+    counters = [frame.counter for frame in sent.sent]
+    assert counters == sorted(set(counters))
+    assert received.frames_decoded >= 6
 
 
 async def test_a_join_with_the_wrong_password_fails_and_says_so() -> None:
