@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 from protocols.sdp import Direction
 from terminal_client.codes import is_normal, reason_text, send_code
+from terminal_client.happenings import Forwarded, Happening, Joined, Key, Tick, TimeUp, alarm, each, keys, ticks
 from terminal_client.journal import Journal
 from terminal_client.media import MediaSession
 from terminal_client.messages import Answered, Ended, Progress, Reanswered, Reoffered
@@ -34,7 +34,6 @@ from terminal_client.outcome import (
 from terminal_client.screen import Screen
 from terminal_client.signalling import (
     Call,
-    CallUpdate,
     Line,
     Lost,
 )
@@ -44,7 +43,6 @@ from terminal_client.streams import (
     FirstSound,
     JoinError,
     Live,
-    MediaEvent,
     RemoteMedia,
     Role,
     SourceEnded,
@@ -53,40 +51,6 @@ from terminal_client.streams import (
 )
 
 GOODBYE_SECONDS = 3.0
-STATS_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Our checks were accepted, or not."""
-
-    failure: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """The code call that forwards our number is over."""
-
-    accepted: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """The user chose; `!` is Ctrl-C or SIGTERM."""
-
-    letter: str
-
-
-class Tick(float):
-    """A second went by."""
-
-
-class TimeUp(float):
-    """The duration is over."""
-
-
-Happening = CallUpdate | MediaEvent | Joined | Forwarded | Key | Tick | TimeUp
 
 
 class Talk:
@@ -170,10 +134,10 @@ class Talk:
         """Pump every source into the inbox while the call lasts."""
         self._inbox = asyncio.Queue()
         sources: list[AsyncIterator[Happening]] = [
-            _each(call.update),
-            _each(self.media.events.get),
-            _keys(self._screen),
-            _ticks(),
+            each(call.update),
+            each(self.media.events.get),
+            keys(self._screen),
+            ticks(),
         ]
         pumps = [asyncio.create_task(self._pump(source)) for source in sources]
         try:
@@ -289,7 +253,7 @@ class Talk:
 
     def _after_answer(self, line: Line, call: Call) -> None:
         if self._options.duration is not None:
-            self._start(self._pump(_alarm(self._options.duration)))
+            self._start(self._pump(alarm(self._options.duration)))
         if self.role == "broadcast":
             self._join()  # a server may answer without waiting for the join
             self._start(self._forward_own_number(line))
@@ -419,24 +383,3 @@ class Talk:
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
-
-
-async def _each(get: Callable[[], Awaitable[Happening]]) -> AsyncIterator[Happening]:
-    while True:
-        yield await get()
-
-
-async def _keys(screen: Screen) -> AsyncIterator[Happening]:
-    while True:
-        yield Key(await screen.keys.get())
-
-
-async def _ticks() -> AsyncIterator[Happening]:
-    while True:
-        await asyncio.sleep(STATS_SECONDS)
-        yield Tick()
-
-
-async def _alarm(seconds: float) -> AsyncIterator[Happening]:
-    await asyncio.sleep(seconds)
-    yield TimeUp()

@@ -1,0 +1,69 @@
+"""What can happen in a call besides signalling and media, and the sources that all of it comes from."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from terminal_client.screen import Screen
+from terminal_client.signalling import CallUpdate
+from terminal_client.streams import MediaEvent
+
+STATS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Our checks were accepted, or not."""
+
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """The code call that forwards our number is over."""
+
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The user chose; `!` is Ctrl-C or SIGTERM."""
+
+    letter: str
+
+
+class Tick(float):
+    """A second went by."""
+
+
+class TimeUp(float):
+    """The duration is over."""
+
+
+Happening = CallUpdate | MediaEvent | Joined | Forwarded | Key | Tick | TimeUp
+
+
+async def each(get: Callable[[], Awaitable[Happening]]) -> AsyncIterator[Happening]:
+    """Whatever `get` brings, for ever."""
+    while True:
+        yield await get()
+
+
+async def keys(screen: Screen) -> AsyncIterator[Happening]:
+    """The keys that the user presses."""
+    while True:
+        yield Key(await screen.keys.get())
+
+
+async def ticks() -> AsyncIterator[Happening]:
+    """One tick a second."""
+    while True:
+        await asyncio.sleep(STATS_SECONDS)
+        yield Tick()
+
+
+async def alarm(seconds: float) -> AsyncIterator[Happening]:
+    """One alarm."""
+    await asyncio.sleep(seconds)
+    yield TimeUp()
