@@ -131,6 +131,8 @@ class Line:
         """What the stack complained of last."""
         self.warning = ""
         """What the stack has to do without."""
+        self.amr = False
+        """AMR can be offered."""
         self.address = Address(options.local_host, 0)
         """Where the SIP stack listens."""
         self._process = process
@@ -155,6 +157,7 @@ class Line:
         self.command(Start(self.options.local_host, self.options.transport, level))
         started = await self._answer_of(self._ready, START_SECONDS, "the SIP stack did not start")
         self.warning, self.address = started.warning, started.address
+        self.amr = any(codec.startswith("AMR/") for codec in started.codecs)
 
     async def register(self, contact_params: str = ";+g.dialcast.join") -> Registration:
         """Register, and stay registered until `close`. Raises RegistrationRefusedError, SignallingLostError."""

@@ -79,7 +79,7 @@ class Talk:
 
     async def dial(self, line: Line, number: str, direction: Direction) -> Outcome:
         """Call the number and stay until the call is over."""
-        await self._prepare(direction)
+        await self._prepare(line, direction)
         self._wanted = (
             self._wanted or (self._options.send if self.role == "broadcast" else self._options.receive) == "now"
         )
@@ -94,7 +94,7 @@ class Talk:
 
     async def take(self, line: Line, auto: bool) -> Outcome:
         """Wait for a call, ring (or not), and stay until it is over."""
-        await self._prepare("sendrecv")
+        await self._prepare(line, "sendrecv")
         line.listen(self._ours)
         self._journal.event("phone.waiting")
         self._screen.say("waiting for calls")
@@ -125,10 +125,10 @@ class Talk:
         call.answer(200 if auto else 180)
         return await self._attended(line, call)
 
-    async def _prepare(self, direction: Direction) -> None:
+    async def _prepare(self, line: Line, direction: Direction) -> None:
         if not self._ours or direction != self._direction:
             self._direction = direction
-            self._ours = describe(await self.media.open(), direction)
+            self._ours = describe(await self.media.open(), direction, amr=line.amr)
 
     async def _attended(self, line: Line, call: Call) -> Outcome:
         """Pump every source into the inbox while the call lasts."""

@@ -49,6 +49,7 @@ class Network:
         self.commands: list[Command] = []
         self.refusal: RegistrationRefusedError | None = None
         self.closed = 0
+        self.amr = True
         self._tasks: list[asyncio.Task[None]] = []
 
     async def register(self) -> Registration:
@@ -302,6 +303,19 @@ def test_a_refused_registration_and_a_silent_server_differ(status: int, code: in
     scene = Scene()
     assert scene.play(lambda it: it.watch("1005"), network).code == code
     assert scene.lines[0].closed == 1
+
+
+def test_a_stack_without_amr_offers_g711_only() -> None:
+    async def listen(network: Network, call: Call, media: str) -> None:
+        assert "AMR" not in media and "m=audio 5100 RTP/AVP 0 8" in media
+        call.put(Ended(call.number, 486, "checked"))
+
+    def network() -> Network:
+        poor = Network(to_1005=listen)
+        poor.amr = False
+        return poor
+
+    assert Scene().play(lambda it: it.watch("1005"), network).reason == "checked"
 
 
 def test_hanging_up_while_it_rings_is_an_interruption() -> None:

@@ -114,7 +114,7 @@ def test_registers_with_digest_and_deregisters_at_the_end(registrar: Peer) -> No
         line = await open_line(options(registrar.port))
         registration = await line.register()
         assert (registration.status, registration.expires) == (200, 300)
-        assert line.warning == ""
+        assert (line.warning, line.amr) == ("", True)
         await line.close()
 
     asyncio.run(story())
