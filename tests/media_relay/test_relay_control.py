@@ -14,6 +14,7 @@ from relay_world import HOST, Peer, Source, check
 from twisted.protocols import amp
 
 from media_relay.amp_stream import AmpStream
+from media_relay.control_server import HELLO_TIMEOUT
 from media_relay.server import RelayServer, run_relay
 from protocols.control import (
     PAGE_BYTES,
@@ -197,7 +198,7 @@ def test_garbage_on_the_control_port_ends_that_connection_only(garbage: bytes) -
         reader, writer = await asyncio.open_connection(*address)
         writer.write(garbage)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(reader.readexactly(1_000_000), 8)
+            await asyncio.wait_for(reader.readexactly(1_000_000), HELLO_TIMEOUT / 2)
         writer.close()
         assert await rows_of(await hello(address)) == []
 

@@ -94,7 +94,7 @@ def test_a_viewers_own_sound_is_dropped_but_is_a_sign_of_life(world: World) -> N
     sources, _ = world.broadcaster("audio")
     talking, spec, place = world.viewer("audio")
     other, _, _ = world.viewer("audio")
-    voice = Source(talking, place.rtp)
+    voice = Source(talking, place.rtp, ssrc=0x77)
 
     def both_talk() -> None:
         sources["audio"].send(b"s")

@@ -6,14 +6,18 @@ import pytest
 from relay_world import HOST, IDR, PPS, SLICE, SPS, Peer, Source, World
 
 from protocols.control import (
+    PAGE_BYTES,
     AddViewer,
     ControlError,
     LegInfo,
+    LegPage,
     LegSpec,
+    ListLegs,
     OpenGroup,
     RemoveLeg,
     ReplaceSource,
     UpdateLeg,
+    encode,
     expect,
 )
 from protocols.join import Checker, IceCredentials, Joined
@@ -145,6 +149,22 @@ def test_addresses_compare_equal_however_they_are_spelt() -> None:
     assert [p.payload for p in viewer.packets()] == [b"six"]
     assert (info.media[0].rtp.host, world.relay.groups.by_id["1"].legs["v"].media["audio"].port.shared) == ("::1", True)
     world.close()
+
+
+def test_pages_stay_small_however_long_the_ids_are(world: World) -> None:
+    group = "g" * 250
+    world.broadcaster("audio", group=group)
+    media = (world.peer("audio").spec(sends=True, ice=True),)
+    for i in range(199):
+        world.do(AddViewer(group, 1, LegSpec(f"{i:0250}", "2", HOST, media)))
+    seen: list[str] = []
+    after: tuple[str, str] | None = ("", "")
+    while after is not None:
+        page = expect(world.do(ListLegs(after)), LegPage)
+        assert len(encode(page)[1]) <= PAGE_BYTES
+        seen += [row.leg_id for row in page.rows]
+        after = page.next
+    assert len(seen) == len(set(seen)) == 200
 
 
 @pytest.mark.parametrize(

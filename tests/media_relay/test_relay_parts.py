@@ -124,6 +124,11 @@ def test_a_full_socket_costs_a_leg_the_rest_of_its_frame_and_next_time_it_is_fir
     assert [len(viewer.packets()) for viewer in viewers] == [3, 1, 0]
     full.room = 1 << 30
     full.sent.clear()
+    source.timestamp -= source.frame
+    source.send(SLICE + b"end of the same frame")
+    world.step()
+    assert [len(viewer.packets()) for viewer in viewers] == [1, 0, 0], "half a frame is of no use"
+    full.sent.clear()
     source.send(SLICE + b"4")
     world.step()
     assert full.sent[0] == viewers[1].address
