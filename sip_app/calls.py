@@ -153,9 +153,8 @@ class IncomingCall:
             timer, timer_headers = session_of(self.request, endpoint.session_expires, endpoint.min_se)
         except SipParseError as error:
             raise Rejected(400, f"Bad Request ({error})") from error
-        state = replace(state, app=dict(app or {}))
-        if timer is not None:
-            state = replace(state, session_interval=timer[0], session_we_refresh=timer[1])
+        interval, we_refresh = timer or (0, False)
+        state = replace(state, app=dict(app or {}), session_interval=interval, session_we_refresh=we_refresh)
         dialog = Dialog(endpoint, state, self._server)
         await endpoint.save(dialog)
         if self.cancelled:

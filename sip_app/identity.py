@@ -18,6 +18,7 @@ from sip_app.calls import Caller, Rejected
 from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import Credentials
 
+_CREDENTIALS = frozenset(("authorization", "proxy-authorization"))
 ANONYMOUS = "anonymous@anonymous.invalid"
 
 log = structlog.get_logger("sip_app.identity")
@@ -41,6 +42,13 @@ class Identity:
         self._credentials = credentials
         self._nonces = NonceSource(nonce_key, config.sip.nonce_lifetime)
         self._clock = clock
+
+    def must_ask(self, admitted: Admitted) -> bool:
+        """True if the request cannot be served without credentials and brings none at all: no need to look further."""
+        request = admitted.request
+        return not (
+            admitted.trusted or self._guests or request.method == "OPTIONS" or request.headers.has_any(_CREDENTIALS)
+        )
 
     async def identify(self, admitted: Admitted) -> Caller:
         """Who sent this. Raises `Rejected`: 401 or 407 to be asked, 403 when From (or a REGISTER's To) is another."""

@@ -96,10 +96,11 @@ class Registrar:
             if len(kept) > self._config.max_bindings:
                 raise Rejected(403, "Too Many Contacts")
             await self._location.replace(aor, put, drop)
+            if drop or any(binding.contact not in current for binding in put):
+                log.info("registrar.bound", aor=aor, bound=len(put), dropped=len(drop), peer=str(admitted.client))
             for gone in drop:
                 current.pop(gone, None)
             current |= {binding.contact: binding for binding in put}
-            log.info("registrar.bound", aor=aor, bound=len(put), dropped=len(drop), peer=str(admitted.client))
         headers = [("Contact", _shown(binding, now)) for binding in current.values()]
         headers += [("Path", value) for value in request.headers.all("path")]
         return headers

@@ -7,7 +7,7 @@ nobody but the other side of its own dialog. It survives a restart as far as the
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from protocols.net import Address, Flow
 from protocols.sip.headers import NameAddr
@@ -70,7 +70,7 @@ class RouteSigner:
 
     def _signature(self, payload: str, call_id: str) -> str:
         text = f"{payload}{_SEPARATOR}{call_id}".encode("utf-8", "replace")
-        return hmac.digest(self._key, text, "sha256")[:_SIGNATURE_BYTES].hex()
+        return blake2b(text, key=self._key[:64], digest_size=_SIGNATURE_BYTES).hexdigest()
 
 
 def record_routes(token: str, caller: tuple[Flow, Address], callee: tuple[Flow, Address]) -> list[str]:

@@ -109,6 +109,9 @@ class ApplicationServer:
         if admitted is None:
             endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
         elif not request.to.tag:
+            if self._identity.must_ask(admitted):
+                endpoint.reject(tx, request, self._identity.challenged(request))
+                return
             endpoint.serve(tx, request, self._serve(tx, admitted))
         elif (dialog := endpoint.dialogs.get(incoming_id(request))) is not None:
             if admitted.trusted or flow.remote.host == dialog.state.flow.remote.host:

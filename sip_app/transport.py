@@ -13,7 +13,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.error import ConnectionDone, MessageLengthError
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, ServerFactory
 from twisted.python.failure import Failure
@@ -56,8 +56,6 @@ class Limits:
 
 class _Datagrams(DatagramProtocol):
     noisy = False
-    transport: Any
-    """Twisted's interfaces are zope's, which mypy cannot read."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -77,6 +75,7 @@ class _Stream(Protocol):
     """One TCP connection."""
 
     transport: Any
+    """Twisted's interfaces are zope's, which mypy cannot read."""
 
     def __init__(self, owner: "Transports", outgoing: Flow | None = None) -> None:
         self._owner = owner
@@ -215,6 +214,7 @@ class Transports:
         self._ids = count(1)
         self._closing: list[Any] = []
         self._mapped = False
+        self._socket: socket.socket
 
     def listen(self, host: str, port: int, *, tcp: bool) -> None:
         """Bind UDP and, if wanted, TCP to one address; port 0 takes one that is free for both. OSError if taken."""
@@ -235,6 +235,7 @@ class Transports:
             self._closing.append(udp)
             self.bound["udp"] = self._datagrams.local = Address(host, taken)
             self._mapped = host == "::"
+            self._socket = udp.socket  # written to directly: Twisted's write checks each address anew
             udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER_BYTES)
             self._mark(udp.socket)
             return
@@ -252,8 +253,10 @@ class Transports:
             if self._mapped and ":" not in host:
                 host = _MAPPED + host
             try:
-                self._datagrams.transport.write(data, (host, port))
-            except (OSError, MessageLengthError, ValueError):
+                self._socket.sendto(data, (host, port))
+            except BlockingIOError:
+                return True  # the kernel's queue is full: lost like any datagram
+            except (OSError, OverflowError):
                 return False
             return True
         stream = self._streams.get(flow.id)

@@ -91,7 +91,8 @@ class NonceSource:
             self._forgotten_until = max(self._forgotten_until, issued)
 
     def _sign(self, stamp: str) -> str:
-        return hmac.digest(self._secret, stamp.encode("utf-8", "replace"), "sha256").hex()[:20]
+        mac = hashlib.blake2b(stamp.encode("utf-8", "replace"), key=self._secret[:64], digest_size=10)
+        return mac.hexdigest()
 
 
 def challenge(realm: str, nonce: str, algorithm: str = "MD5", *, stale: bool = False) -> AuthParams:

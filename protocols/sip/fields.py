@@ -143,6 +143,10 @@ class Headers:
                 break
         return Headers._of(lines)
 
+    def has_any(self, keys: frozenset[str]) -> bool:
+        """Whether any of these headers, given in lower-case long form, is there."""
+        return not keys.isdisjoint(self._by_key())
+
     def __contains__(self, name: str) -> bool:
         return header_key(name) in self._by_key()
 
