@@ -32,10 +32,12 @@ ACTIVE: Final = 0.03
 """Part of the source's loud level above which a spectrum counts as sound that must be heard."""
 MISSING: Final = 0.05
 """Part of the expected level below which sound counts as missing."""
-SETTLING: Final = 5
+SETTLING: Final = 10
 """Spectra left out at the start: a decoder that comes in the middle of a word needs a moment."""
 LEADING: Final = 1.0
 """Seconds of silence allowed before the first sound: it waits for the playout buffer, the picture does not."""
+TRAILING: Final = 0.15
+"""Seconds of silence allowed at the end: AAC fills its last frame of 1,024 samples up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ def compare(recording: Path, source: Path, until: float | None = None) -> Hearin
     heard = _spectra(_samples(recording), None if until is None else round(until * SAMPLE_RATE))
     expected = _spectra(_samples(source), None)
     loud = heard.sum(axis=1) > FLOOR * BANDS * 10
-    first = int(loud.argmax()) if loud.any() else 0
-    heard = heard[min(first, round(LEADING * SAMPLE_RATE / HOP)) + SETTLING :]
+    leading = min(int(loud.argmax()), round(LEADING * SAMPLE_RATE / HOP))
+    trailing = min(int(loud[::-1].argmax()), round(TRAILING * SAMPLE_RATE / HOP))
+    heard = heard[leading + SETTLING : len(heard) - trailing]
     if not loud.any() or len(heard) < SLACK:
         return Hearing(0.0, 1.0)
     a, b = np.log10(heard + FLOOR), np.log10(expected + FLOOR)
