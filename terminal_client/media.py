@@ -19,6 +19,7 @@ from protocols.sdp import H264Format
 from terminal_client.audio_codec import open_codec
 from terminal_client.audio_playout import SoundPlayer
 from terminal_client.microphone import SAMPLE_RATE, Samples
+from terminal_client.rates import Rates
 from terminal_client.receiving import PictureReceiver
 from terminal_client.recorder import Recorder
 from terminal_client.report import AudioReport, MediaReport, SentFrame
@@ -76,7 +77,7 @@ class MediaSession:
         self._recorder: Recorder | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._silent: set[Medium] = set()
-        self._rates = _Rates()
+        self._rates = Rates()
         self._joined_at: float | None = None
         self._sending_from: float | None = None
         self._first_sound_at: float | None = None
@@ -109,10 +110,8 @@ class MediaSession:
         """Open camera and microphone and go. Raises SourceError; harmless when already sending."""
         remote = self._remote
         self._sending_from = self._sending_from or time.monotonic()
-        if self._options.record is not None and self._recorder is None and self._role == "broadcast":
-            self._recorder = Recorder(
-                self._options.record, self._tell, video=remote.video is not None and remote.video.sends
-            )
+        if self._role == "broadcast":
+            self._record(video=remote.video is not None and remote.video.sends)
         if remote.video is not None and remote.video.sends and self._pictures is None:
             self._pictures = await asyncio.to_thread(
                 PictureSender,
@@ -130,6 +129,7 @@ class MediaSession:
                 self._options,
                 codec,
                 lambda payload, samples: self._on_loop(self._audio.send_frame, [payload], start + samples),
+                self._said,
                 self._tell,
             )
             self._sounds.muted = self._muted
@@ -140,14 +140,15 @@ class MediaSession:
         if self._receiving:
             return
         remote, options = self._remote, self._options
-        if options.record is not None and self._recorder is None:
-            self._recorder = Recorder(
-                options.record, self._tell, video=remote.video is not None and remote.video.receives
-            )
+        if self._role == "watch":
+            self._record(video=remote.video is not None and remote.video.receives)
         if remote.video is not None and self._viewer is None:
             parameter_sets = H264Format.from_fmtp(remote.video.fmtp).parameter_sets
             self._viewer = PictureReceiver(
-                self._tell, lambda: self._on_loop(self._want_keyframe), self._recorder, parameter_sets
+                self._tell,
+                lambda: self._on_loop(self._want_keyframe),
+                self._recorder if self._role == "watch" else None,
+                parameter_sets,
             )
         if remote.audio is not None and self._player is None:
             self._player = SoundPlayer(
@@ -220,6 +221,10 @@ class MediaSession:
         self._audio.close()
         self._video.close()
         return report
+
+    def _record(self, *, video: bool) -> None:
+        if self._options.record is not None and self._recorder is None:
+            self._recorder = Recorder(self._options.record, self._tell, video=video)
 
     def _new_encoder(self, fmtp: str) -> VideoEncoder:
         options = self._options
@@ -310,12 +315,17 @@ class MediaSession:
             self._sound_clock = Unwrapper(TIMESTAMP_BITS)
         self._player.put(self._sound_clock.unwrap(packet.timestamp), packet.payload, now)
 
+    def _said(self, samples: Samples, at: float) -> None:
+        """From the microphone's thread."""
+        if self._recorder is not None and self._role == "broadcast":
+            self._recorder.sound(samples, at)
+
     def _heard(self, samples: Samples, at: float) -> None:
         """From the playout thread."""
         if self._first_sound_at is None:
             self._first_sound_at = at
             self._tell(FirstSound(at))
-        if self._recorder is not None:
+        if self._recorder is not None and self._role == "watch":
             self._recorder.sound(samples, at)
 
     def _keep_watch(self) -> None:
@@ -376,19 +386,6 @@ class MediaSession:
             audio_rtp=self._audio.report(),
             video_rtp=self._video.report(),
         )
-
-
-class _Rates:
-    """Differences of counters over the time between two looks at them."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[float, float]] = {}
-
-    def of(self, name: str, count: float, now: float) -> float:
-        """How fast `count` grew since the last call, per second."""
-        before, since = self._last.get(name, (count, now))
-        self._last[name] = count, now
-        return (count - before) / (now - since) if now > since else 0.0
 
 
 def _write_png(path: Path, planes: Plane) -> bool:

@@ -19,9 +19,12 @@ from terminal_client.stamp import Plane
 from terminal_client.streams import FirstPicture, Live, MediaEvent
 from terminal_client.video_buffer import SHORTEST_INTERVAL, CodedPicture
 from terminal_client.video_decoder import VideoDecoder, planes_of
+from terminal_client.video_encoder import CLOCK_RATE
 
 LIVE_SPACING: Final = 0.010
 """Pictures of a replay come at once, and squeezed together in time; living ones come at a frame rate."""
+LONGEST_STEP: Final = 10 * CLOCK_RATE
+"""A longer step between two pictures, or one back, means that the source has started over."""
 LATE: Final = 0.200
 """Seconds between a picture's arrival and its showing after which it counts as late."""
 
@@ -81,9 +84,8 @@ class PictureReceiver:
         self._last = frame
         if self.first_picture_at is None:
             self.first_picture_at = now
-            self._origin = picture.timestamp
             self._tell(FirstPicture(now))
-        pts = picture.timestamp - self._origin
+        pts = self._time_of(picture, now)
         self.shown.append(ReceivedFrame(pts, now))
         self.late += now - picture.arrived_at > LATE
         if self._recorder is not None:
@@ -95,3 +97,13 @@ class PictureReceiver:
             if step >= SHORTEST_INTERVAL and picture.arrived_at - previous.arrived_at >= LIVE_SPACING:
                 self.live_at = now
                 self._tell(Live(now))
+
+    def _time_of(self, picture: CodedPicture, now: float) -> int:
+        """The picture's 90 kHz time since the first one; a source that starts over goes on where the old one was."""
+        if not self.shown or self._previous is None:
+            self._origin = picture.timestamp
+            return 0
+        last = self.shown[-1]
+        if not 0 <= picture.timestamp - self._previous.timestamp <= LONGEST_STEP:
+            self._origin = picture.timestamp - last.pts - round((now - last.shown_at) * CLOCK_RATE)
+        return max(last.pts + 1, picture.timestamp - self._origin)

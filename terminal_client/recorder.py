@@ -65,20 +65,18 @@ class Recorder:
         self._picture_stream: av.VideoStream | None = None
         self._sound_stream: av.audio.stream.AudioStream | None = None
         self._origin: float | None = None
-        self._last_pts = -1
         self._samples_written = 0
 
     @_guarded
     def picture(self, data: bytes, pts: int, *, keyframe: bool, size: tuple[int, int], at: float) -> None:
         """One access unit (Annex B, decodable) of `size` (width, height), shown at monotonic time `at`."""
-        if self._origin is None:
+        if self._picture_stream is None:
+            if self._origin is not None:
+                return  # begun as a recording of sound alone
             stream = self._container.add_mux_stream("h264", width=size[0], height=size[1], time_base=VIDEO_CLOCK)
             assert isinstance(stream, av.VideoStream)
             self._picture_stream = stream
             self._begin(at)
-        if pts <= self._last_pts or self._picture_stream is None:
-            return
-        self._last_pts = pts
         packet = av.Packet(data)
         packet.stream = self._picture_stream
         packet.pts = packet.dts = pts

@@ -8,13 +8,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 
 from terminal_client.audio_codec import AudioCodec
 from terminal_client.capture import PictureSource, open_camera
-from terminal_client.microphone import BLOCK_SAMPLES, BLOCK_SECONDS, SoundSource, open_microphone
+from terminal_client.microphone import BLOCK_SAMPLES, BLOCK_SECONDS, Samples, SoundSource, open_microphone
 from terminal_client.report import SentFrame
 from terminal_client.stamp import Plane, stamp
 from terminal_client.streams import MediaEvent, MediaOptions, SourceEnded, SourceError
@@ -131,12 +130,17 @@ class SoundSender:
         options: MediaOptions,
         codec: AudioCodec,
         send: Callable[[bytes, int], None],
+        said: Callable[[Samples, float], None],
         tell: Callable[[MediaEvent], None],
     ) -> None:
-        """`send(payload, samples)`: `samples` counts 8 kHz from the thread's start. May raise SourceError."""
+        """`send(payload, samples)`: `samples` counts 8 kHz from the thread's start. May raise SourceError.
+
+        `said(samples, at)` gets the sound itself, with the monotonic time of its capture.
+        """
         self.muted = False
         self._codec = codec
         self._send = send
+        self._said = said
         self._tell = tell
         self._source: SoundSource = open_microphone(options.microphone, loop=options.loop)
         self._closing = threading.Event()
@@ -168,8 +172,8 @@ class SoundSender:
                 return
             if self.muted:
                 samples = np.zeros_like(samples)
-            with suppress(RuntimeError):  # the session's loop closed in this very moment
-                self._send(self._codec.encode(samples), block * BLOCK_SAMPLES)
+            self._send(self._codec.encode(samples), block * BLOCK_SAMPLES)
+            self._said(samples, time.monotonic())
             block += 1
             if time.monotonic() - start - block * BLOCK_SECONDS > MAX_SOUND_LAG:
                 block = int((time.monotonic() - start) / BLOCK_SECONDS)

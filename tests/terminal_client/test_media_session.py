@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import pytest
 from tiny_relay import Rule, TinyRelay
 
@@ -164,7 +165,12 @@ async def test_a_viewer_says_when_the_picture_is_there_and_when_it_stops(real_fo
 async def test_pausing_muting_and_switching_keep_counters_and_times_running(
     real_footage: Footage, tmp_path: Path
 ) -> None:
-    options = MediaOptions(cameras=(str(real_footage.clips["bikes"]), "synthetic"), microphone="synthetic", stamp=True)
+    options = MediaOptions(
+        cameras=(str(real_footage.clips["bikes"]), "synthetic"),
+        microphone="synthetic",
+        stamp=True,
+        record=tmp_path / "own.mp4",
+    )
 
     async def play(sender: MediaSession, viewer: MediaSession, relay: TinyRelay) -> None:
         await asyncio.sleep(0.5)
@@ -186,6 +192,9 @@ async def test_pausing_muting_and_switching_keep_counters_and_times_running(
     assert {Path(frame.source).stem for frame in sent} == {"bikes", "synthetic"}
     assert done.received.frames_decoded >= len(sent) - 3
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+    with av.open(str(tmp_path / "own.mp4")) as own:
+        assert len(list(own.decode(own.streams.video[0]))) == len(sent)
+        assert own.streams.audio
 
 
 async def test_a_broadcaster_who_dials_again_goes_on_with_the_same_session(real_footage: Footage) -> None:
