@@ -315,7 +315,7 @@ class SipEndpoint:
             while True:
                 for data, flow in layer.to_send():
                     if self._trace.on:
-                        self._trace.sent(parse_message(data), flow)
+                        self._trace.sent(data, flow)
                     if not send(data, flow):
                         self.loop.call_soon(self.flow_closed, flow)
                 event = layer.next_event()

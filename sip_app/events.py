@@ -9,7 +9,7 @@ import structlog
 
 from protocols.net import Flow
 from protocols.sip.errors import SipParseError
-from protocols.sip.message import Request, Response
+from protocols.sip.message import Request, Response, parse_message
 from protocols.sip.uri import SipUri, TelUri, Uri
 
 log = structlog.get_logger("sip_app")
@@ -51,6 +51,10 @@ class Trace:
         """A message came in; call only if `on`."""
         log.debug("sip.received", **describe(message, flow))
 
-    def sent(self, message: Request | Response, flow: Flow) -> None:
+    def sent(self, data: bytes, flow: Flow) -> None:
         """A message went out; call only if `on`."""
-        log.debug("sip.sent", **describe(message, flow))
+        try:
+            fields = describe(parse_message(data), flow)
+        except SipParseError as error:
+            fields = {"peer": str(flow.remote), "transport": flow.transport, "unreadable": str(error)}
+        log.debug("sip.sent", **fields)
