@@ -17,8 +17,12 @@ live_app = typer.Typer(no_args_is_help=True, help="See and stop the broadcasts o
 DataDir = Annotated[Path, typer.Option(help="The server's data directory.", envvar="DIALCAST_DATA_DIR")]
 
 
+class NoServerError(Exception):
+    """Nobody answers at the socket; the message names it and the remedy."""
+
+
 def ask(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
-    """One command to the server of this data directory; exits with one clear line when there is none."""
+    """One command to the server of this data directory. Raises NoServerError."""
     path = data_dir / SOCKET_NAME
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
@@ -29,10 +33,22 @@ def ask(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
                 answer: dict[str, Any] = json.loads(answers.readline())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        typer.echo(
-            f"no server answers at {path} ({why}): is `dialcast up` running, and is --data-dir its own?", err=True
-        )
+        raise NoServerError(
+            f"no server answers at {path} ({why}): is `dialcast up` running, and is --data-dir its own?"
+        ) from None
+    return answer
+
+
+def _command(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
+    """The answer; without a server, or when it refuses, the reason on stderr and exit status 1."""
+    try:
+        answer = ask(data_dir, request)
+    except NoServerError as error:
+        typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    if not answer["ok"]:
+        typer.echo(answer["error"], err=True)
+        raise typer.Exit(1)
     return answer
 
 
@@ -42,7 +58,7 @@ def list_live(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
 ) -> None:
     """List who is live, since when, and who watches."""
-    broadcasts = ask(data_dir, {"command": "list"})["broadcasts"]
+    broadcasts = _command(data_dir, {"command": "list"})["broadcasts"]
     if as_json:
         typer.echo(json.dumps(broadcasts))
         return
@@ -67,8 +83,5 @@ def stop_live(
     data_dir: DataDir = Path("dialcast-data"),
 ) -> None:
     """Stop a broadcast: forwarding is withdrawn, everybody's call ends with the reason."""
-    answer = ask(data_dir, {"command": "stop", "number": number, "reason": reason})
-    if not answer["ok"]:
-        typer.echo(answer["error"], err=True)
-        raise typer.Exit(1)
+    answer = _command(data_dir, {"command": "stop", "number": number, "reason": reason})
     typer.echo(f"stopped {answer['number']} ({answer['viewers']} viewers)")
