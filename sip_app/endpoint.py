@@ -41,6 +41,8 @@ from sip_app.transport import Limits, Transports
 
 STOP_WITHIN = 4.0
 """Seconds the farewells of all dialogs may take together when the server stops."""
+LAST_WRITES_WITHIN = 1.0
+"""Seconds the store may still take then to forget them."""
 _STOP_REASON = 'SIP;cause=503;text="Server shutting down"'
 
 log = structlog.get_logger("sip_app.endpoint")
@@ -142,6 +144,8 @@ class SipEndpoint:
         if self._timer is not None:
             self._timer.cancel()
         await self.transports.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WRITES_WITHIN)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,7 +7,7 @@ the transaction layer's. Loops are caught by a request that passes here a second
 from dataclasses import dataclass
 from functools import partial
 
-from protocols.net import Address, Flow
+from protocols.net import Flow
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.headers import Reason
 from protocols.sip.message import Headers, Request, Response, make_response
@@ -186,9 +186,3 @@ def _rank(status: int) -> tuple[int, int]:
     if group == 4:
         return 4, 0 if status in _PREFERRED_4XX else 2 if status in (408, 480, 487) else 1
     return group, 0
-
-
-def own_addresses(endpoint: SipEndpoint) -> list[Address]:
-    """Every address under which Route entries and Vias may name us."""
-    shown = [endpoint.via_address(Flow("udp", address, address)) for _, address in endpoint.addresses]
-    return [*{*(address for _, address in endpoint.addresses), *shown}]

@@ -6,6 +6,7 @@ nobody but the other side of its own dialog. It survives a restart as far as the
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 
@@ -85,27 +86,25 @@ def record_routes(token: str, caller: tuple[Flow, Address], callee: tuple[Flow, 
     return values
 
 
-def without_own_routes(request: Request, own: list[Address], signer: RouteSigner) -> tuple[Request, DialogRoute | None]:
+def without_own_routes(
+    request: Request, names_us: Callable[[SipUri], bool], signer: RouteSigner
+) -> tuple[Request, DialogRoute | None]:
     """The request without the Route entries that name us, and the dialog they tell of.
 
     A request from a strict router (RFC 3261 section 16.4) has our entry as Request-URI: its last Route is the target.
     """
     dialog = None
     uri = request.parsed_uri
-    if isinstance(uri, SipUri) and uri.param("lr") is not None and _names(uri, own) and request.routes:
+    if isinstance(uri, SipUri) and uri.param("lr") is not None and names_us(uri) and request.routes:
         dialog = signer.read(uri.user or "", request.call_id)
         routes = [str(route) for route in request.routes]
         target = str(request.routes[-1].uri)
         request = Request(request.method, target, request.headers.with_("Route", *routes[:-1]), request.body)
     routes_left: list[NameAddr] = list(request.routes)
-    while routes_left and isinstance(top := routes_left[0].uri, SipUri) and _names(top, own):
+    while routes_left and isinstance(top := routes_left[0].uri, SipUri) and names_us(top):
         dialog = dialog or signer.read(top.user or "", request.call_id)
         del routes_left[0]
     if len(routes_left) != len(request.routes):
         headers = request.headers.with_("Route", *(str(route) for route in routes_left))
         request = replace(request, headers=headers)
     return request, dialog
-
-
-def _names(uri: SipUri, own: list[Address]) -> bool:
-    return any(uri.host == host and (uri.port or 5060) == port for host, port in own)

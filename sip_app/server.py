@@ -37,7 +37,7 @@ from sip_app.numbers import (
     number_of,
 )
 from sip_app.ports import Ports
-from sip_app.proxy import Proxy, ProxyTarget, one_hop_less, own_addresses
+from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
 from sip_app.registrar import Registrar
 from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
 
@@ -88,7 +88,6 @@ class ApplicationServer:
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
         await self.endpoint.start()
-        self._own = own_addresses(self.endpoint)
         log.info("server.started", addresses=[f"{name}:{address}" for name, address in self.addresses])
 
     async def stop(self) -> None:
@@ -132,7 +131,7 @@ class ApplicationServer:
 
     async def _serve_in_dialog(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """A request of a dialog between others: only where our Record-Route says so (RFC 3261 section 16.12)."""
-        request, route = without_own_routes(admitted.request, self._own, self._signer)
+        request, route = without_own_routes(admitted.request, self._names_us, self._signer)
         if route is None:
             raise Rejected(481)
         self._proxy.forward(tx, request, None, [await self._onward(request, route)], record=True)
@@ -149,7 +148,7 @@ class ApplicationServer:
         self.endpoint.spawn(self._forward_ack(request))
 
     async def _forward_ack(self, request: Request) -> None:
-        request, route = without_own_routes(request, self._own, self._signer)
+        request, route = without_own_routes(request, self._names_us, self._signer)
         if route is None:
             return
         target = await self._onward(request, route)
@@ -158,7 +157,7 @@ class ApplicationServer:
 
     async def _serve(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """Routes, identity, number analysis."""
-        request, _ = without_own_routes(admitted.request, self._own, self._signer)
+        request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
         target = self._plan.analyse(request.parsed_uri)
         if request.method == "OPTIONS":
             if isinstance(target, ForeignTarget):
@@ -172,7 +171,7 @@ class ApplicationServer:
         if request.method == "REGISTER":
             await self._register(tx, replace(admitted, request=request), caller, target)
         elif isinstance(target, TheServer):
-            raise Rejected(405 if request.method in ("BYE", "INFO", "PRACK", "UPDATE") else 404)
+            raise Rejected(404)
         elif isinstance(target, ForeignTarget):
             await self._leave(tx, request, caller, target)
         elif isinstance(target, ServiceCode):
@@ -309,6 +308,10 @@ class ApplicationServer:
             flow = Flow("udp", self.endpoint.transports.bound["udp"], address)
         if _still_wanted(tx):
             self._proxy.forward(tx, request, caller, [ProxyTarget(str(target.uri), flow, (), lines)], record=True)
+
+    def _names_us(self, uri: SipUri) -> bool:
+        """True for a Route entry that means this server; without a port, our name alone does."""
+        return self._plan.ours(uri) and uri.port in (None, self.endpoint.transports.bound["udp"].port)
 
     # Ways to those whose connection is gone
 

@@ -4,9 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from ua import DOMAIN, OFFER, Phone, World, running
 
+from protocols.net import Address
 from protocols.sip.message import Request
+from provisioning.config import Config, SipConfig, SubscriberSeed
 
 
 async def connected(world: World, caller: Phone, callee: Phone):  # type: ignore[no-untyped-def]
@@ -240,6 +243,43 @@ def test_an_operator_may_open_a_way_out(tmp_path: Path) -> None:
             await ann.dial("", uri=f"sip:55@{gateway.flow.local}")
             tx, _ = await gateway.asked("INVITE")
             gateway.respond(tx, 486)
+
+    asyncio.run(scenario())
+
+
+def test_the_servers_own_name_as_outbound_proxy_is_taken_for_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            ann, bob = await world.phone("1001"), await world.phone("1002")
+            for route in (f"<sip:{DOMAIN};lr>", f"<sip:{world.address};lr>"):
+                await ann.dial("1002", headers=[("Route", route)])
+                tx, invite = await bob.asked("INVITE")
+                assert "route" not in invite.headers
+                bob.respond(tx, 486)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_bound_to_everything_serves_both_families(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        seeds = tuple(SubscriberSeed(number=number, password=SecretStr("own words")) for number in ("1001", "1002"))
+        listeners = SipConfig(bind="::", advertised_host="127.0.0.1", port=0)
+        config = Config(data_dir=tmp_path, sip=listeners, subscribers=seeds)
+        async with running(tmp_path, config=config) as world:
+            port = world.address.port
+            phones = []
+            places = ("1001", "127.0.0.1", "udp"), ("1002", "::1", "tcp"), ("1002", "127.0.0.1", "tcp")
+            for number, host, transport in places:
+                phone = Phone(Address(host, port), number, transport, password="own words")
+                await phone.open()
+                world.phones.append(phone)
+                phones.append(phone)
+                assert (await phone.register()).status == 200
+            call = await phones[0].dial("1002")
+            for phone in phones[1:]:
+                tx, _ = await phone.asked("INVITE")
+                phone.respond(tx, 486)
+            assert (await call.final()).status == 486
 
     asyncio.run(scenario())
 
