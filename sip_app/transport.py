@@ -13,12 +13,12 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, ServerFactory
 from twisted.python.failure import Failure
 
-from protocols.net import Address, Flow
+from protocols.net import Address, Flow, bracketed
 from protocols.sip.errors import SipParseError
 from protocols.sip.framing import KeepAlive, StreamFramer
 
@@ -199,6 +199,12 @@ class _Dialler(ClientFactory):
         self._failed()
 
 
+def _taken(error: CannotListenError) -> OSError:
+    """Twisted's refusal to bind, which is no OSError, as one that names the address."""
+    address = bracketed(error.interface)
+    return OSError(error.socketError.errno, f"cannot listen on {address}:{error.port}: {error.socketError.strerror}")
+
+
 class Transports:
     """The sockets of one SIP endpoint. `bound` maps each transport to the address it listens on."""
 
@@ -219,21 +225,24 @@ class Transports:
     def listen(self, host: str, port: int, *, tcp: bool) -> None:
         """Bind UDP and, if wanted, TCP to one address; port 0 takes one that is free for both. OSError if taken."""
         for attempt in range(20):
-            udp = self._reactor.listenUDP(port, self._datagrams, interface=host, maxPacketSize=MAX_UDP_BYTES)
-            taken = udp.getHost().port
+            listener = None
             try:
                 if tcp:
-                    listener = self._reactor.listenTCP(taken, _Acceptor(self), backlog=512, interface=host)
-                    self._closing.append(listener)
-                    self.bound["tcp"] = Address(host, taken)
-                    self._mark(listener.socket)
-            except OSError:
-                udp.stopListening()
+                    listener = self._reactor.listenTCP(port, _Acceptor(self), backlog=512, interface=host)
+                taken = listener.getHost().port if listener else port
+                udp = self._reactor.listenUDP(taken, self._datagrams, interface=host, maxPacketSize=MAX_UDP_BYTES)
+            except CannotListenError as error:
+                if listener is not None:
+                    listener.stopListening()
                 if port or attempt == 19:
-                    raise
+                    raise _taken(error) from error
                 continue
+            if listener is not None:
+                self._closing.append(listener)
+                self.bound["tcp"] = Address(host, listener.getHost().port)
+                self._mark(listener.socket)
             self._closing.append(udp)
-            self.bound["udp"] = self._datagrams.local = Address(host, taken)
+            self.bound["udp"] = self._datagrams.local = Address(host, udp.getHost().port)
             self._mapped = host == "::"
             self._socket = udp.socket  # written to directly: Twisted's write checks each address anew
             udp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER_BYTES)
