@@ -1,1 +1,6 @@
-"""."""
+"""The network side: a SIP application server, read along the path of a request.
+
+`transport` sockets, `endpoint` transactions and dialogs, `server` the path itself: `admission`, `identity`, `numbers`,
+`diversion`, then a target: `registrar`, `codes`, `proxy` (with `routes`), or a call of our own (`calls`, `dialogs`,
+`invite_server`) for the service in `broadcast`. `ports` is what all this needs of a store, `events` what it tells.
+"""

@@ -4,14 +4,12 @@ A code is a one-shot call: its change is durable, then it is answered 200 with i
 phones would hang up), and after the ACK the server sends BYE, the outcome as text in its Reason.
 """
 
-import asyncio
 import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
 
-from protocols.net import bracketed
 from protocols.records import Diversions, Forwarding
 from protocols.sdp import Format, Media, Origin, SdpError, SessionDescription, answer_media, parse, reject
 from protocols.sip.headers import Reason
@@ -99,14 +97,11 @@ class ServiceCodes:
             raise Rejected(403, "Codes Need Authentication")
         if code.service != self._forwarding_code:
             raise Rejected(404, "No Such Service")
-        body = inactive_answer(call.offer, bracketed(self._host).strip("[]"))
+        body = inactive_answer(call.offer, self._host)
         outcome = await self.apply(call.caller.aor, code)
         log.info("code.accepted", aor=call.caller.aor, operation=code.operation, number=code.number, outcome=outcome)
         dialog = await call.answer(body=body, app={"kind": "code"})
-        waiting = (asyncio.ensure_future(dialog.acked.wait()), asyncio.ensure_future(dialog.ended.wait()))
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for future in waiting:
-            future.cancel()
+        await dialog.acked.wait()
         await dialog.bye(str(Reason("SIP", 200, outcome)))
 
     async def apply(self, aor: str, code: Code) -> str:

@@ -176,7 +176,9 @@ class SipEndpoint:
 
     def serve(self, tx: ServerTransaction, request: Request, work: Coroutine[Any, Any, None]) -> None:
         """Run the service of one request: if it ends in `Rejected` or an error, that is the answer."""
-        self.spawn(work).add_done_callback(partial(self._served, tx, request))
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._served, tx, request))
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -187,6 +189,7 @@ class SipEndpoint:
             log.error("server.failed", exc_info=error)
 
     def _served(self, tx: ServerTransaction, request: Request, task: asyncio.Task[None]) -> None:
+        self._finished(task)
         if task.cancelled():
             self.reject(tx, request, Rejected(503))
             return
