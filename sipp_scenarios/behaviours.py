@@ -89,13 +89,18 @@ def dial_code(server: str, account: Account, code: str, transport: Transport = "
     return run(Sipp("code", server, [(account, code)], transport=transport))
 
 
-def ordinary_call(server: str, caller: Account, callee: Account, hold: float = 1.0) -> list[Traced]:
-    """Registers the callee, has it answer one call by the caller, and returns what the caller saw. Raises SippError."""
+def ordinary_call(
+    server: str, caller: Account, callee: Account, hold: float = 1.0, *, dialled: str | None = None
+) -> list[Traced]:
+    """Registers the callee, has it answer one call to its number, or to `dialled` if that is forwarded to it.
+
+    Returns what the caller saw. Raises SippError.
+    """
     port = free_ports()
     register(server, callee, local_port=port)
     media = free_ports(), 9
     with Sipp("answer", server, [(callee, "")], local_port=port, media_ports=media) as answering:
-        seen = run(Sipp("call", server, [(caller, callee.number)], load=Load(hold=hold), media_ports=media))
+        seen = run(Sipp("call", server, [(caller, dialled or callee.number)], load=Load(hold=hold), media_ports=media))
         answering.finished(10)
     register(server, callee, expires=0, local_port=port)
     return seen
@@ -103,7 +108,7 @@ def ordinary_call(server: str, caller: Account, callee: Account, hold: float = 1
 
 def _register(options: Options) -> Iterator[str]:
     seen = register(options.server, options.account, transport=options.transport)
-    yield f"{options.account.number} is registered: {seen[-1].header('Contact')}"
+    yield f"{options.account.number} is registered: {seen[-1].start_line}"
 
 
 def _go_live(options: Options) -> Iterator[str]:

@@ -39,6 +39,7 @@ video_display fakevideo,nil
 video_size {width}x{height}
 video_bitrate 500000
 video_fps 15.00
+statmode_default off
 rtp_ports {rtp_port}-{rtp_end}
 jitter_buffer_delay 5-10
 module_path /usr/lib/baresip/modules

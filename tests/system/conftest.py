@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # sipp_scenarios is no installed package
 
+from reel import repeated
 from server import Server
 
 from dialcast.footage import Footage
@@ -18,6 +19,12 @@ from dialcast.footage import footage as fetched_footage
 def footage() -> Footage:
     """Real clips and voices, fetched once."""
     return fetched_footage()
+
+
+@pytest.fixture(scope="session")
+def reel(footage: Footage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bikes`, a minute long."""
+    return repeated(footage.clips["bikes"], 6, tmp_path_factory.mktemp("reel") / "bikes.mp4")
 
 
 @pytest.fixture

@@ -73,11 +73,12 @@ def test_all_six_codes_are_answered(server: Server) -> None:
         assert dial_code(server.address, account("1001"), code)
 
 
-def test_a_forwarded_call_rings_where_it_was_sent_to(server: Server) -> None:
+def test_a_forwarded_call_rings_where_it_was_sent_to_and_the_caller_is_told(server: Server) -> None:
     dial_code(server.address, account("1003"), "*21*1005#")
-    with Sipp("watch", server.address, [(account("1002"), "1003")]) as sipp:
-        assert sipp.received("SIP/2.0 181")
-        assert sipp.received("SIP/2.0 480")  # 1005 exists but has no phone
+    seen = ordinary_call(server.address, account("1002"), account("1005"), dialled="1003")
+    told = next(message for message in seen if message.start_line == "SIP/2.0 181 Call Is Being Forwarded")
+    assert "cause=302>;index=1.1" in told.text
+    assert "SIP/2.0 180 Ringing" in [message.start_line for message in seen]
 
 
 @pytest.mark.parametrize(

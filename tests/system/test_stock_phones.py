@@ -17,6 +17,7 @@ def stock_phone(
     folder: Path,
     number: str,
     footage: Footage,
+    reel: Path,
     *,
     auto_answer: bool = False,
     loopback_in_sdp: bool = True,
@@ -27,7 +28,7 @@ def stock_phone(
         number,
         registrar=server.address,
         password=PASSWORDS[number],
-        clip=footage.clips["bikes"],
+        clip=reel,
         size=(640, 272),
         voice=footage.voices[0],
         auto_answer=auto_answer,
@@ -37,7 +38,7 @@ def stock_phone(
 
 def assert_sees_and_hears(viewer: Baresip, footage: Footage, voice: Path) -> None:
     """The phone, in a call, shows the clip and, once hung up, has heard the voice."""
-    viewer.sees_frames(60, 20)
+    viewer.sees_frames(40, 20)
     assert picture_likeness(viewer.snapshot(), footage.clips["bikes"]) > 26
     viewer.hang_up()
     heard = samples(viewer.heard())
@@ -45,23 +46,24 @@ def assert_sees_and_hears(viewer: Baresip, footage: Footage, voice: Path) -> Non
     assert speech_likeness(heard, samples(voice)) > 0.8
 
 
-def test_two_stock_phones_talk_without_any_server(tmp_path: Path, footage: Footage) -> None:
+def test_two_stock_phones_talk_without_any_server(tmp_path: Path, footage: Footage, reel: Path) -> None:
     """Proves the harness: what follows fails because of the server, not because of baresip."""
-    clip, voice = footage.clips["bikes"], footage.voices[0]
-    size = (640, 272)
+    voice, size = footage.voices[0], (640, 272)
     with (
-        Baresip(tmp_path / "one", "1", clip=clip, size=size, voice=voice) as caller,
-        Baresip(tmp_path / "other", "2", clip=clip, size=size, voice=voice, auto_answer=True) as callee,
+        Baresip(tmp_path / "one", "1", clip=reel, size=size, voice=voice) as caller,
+        Baresip(tmp_path / "other", "2", clip=reel, size=size, voice=voice, auto_answer=True) as callee,
     ):
         caller.dial(callee.uri)
         caller.established()
         assert_sees_and_hears(caller, footage, voice)
 
 
-def test_stock_phones_call_each_other_through_the_server(server: Server, tmp_path: Path, footage: Footage) -> None:
+def test_stock_phones_call_each_other_through_the_server(
+    server: Server, tmp_path: Path, footage: Footage, reel: Path
+) -> None:
     with (
-        stock_phone(server, tmp_path, "1001", footage) as caller,
-        stock_phone(server, tmp_path, "1002", footage, auto_answer=True) as callee,
+        stock_phone(server, tmp_path, "1001", footage, reel) as caller,
+        stock_phone(server, tmp_path, "1002", footage, reel, auto_answer=True) as callee,
     ):
         caller.registered()
         callee.registered()
@@ -72,11 +74,11 @@ def test_stock_phones_call_each_other_through_the_server(server: Server, tmp_pat
 
 
 def test_a_stock_phone_is_live_and_a_stock_phone_and_ours_watch_it(
-    server: Server, tmp_path: Path, footage: Footage
+    server: Server, tmp_path: Path, footage: Footage, reel: Path
 ) -> None:
     with (
-        stock_phone(server, tmp_path, "1001", footage) as live,
-        stock_phone(server, tmp_path, "1003", footage) as viewer,
+        stock_phone(server, tmp_path, "1001", footage, reel) as live,
+        stock_phone(server, tmp_path, "1003", footage, reel) as viewer,
     ):
         live.registered()
         viewer.registered()
@@ -90,19 +92,18 @@ def test_a_stock_phone_is_live_and_a_stock_phone_and_ours_watch_it(
             assert_sees_and_hears(viewer, footage, footage.voices[0])
             live.hang_up()
             assert ours.exited(10) == 0
-    report = ours.report()
-    assert report["frames_decoded"] > 50
+    assert ours.report()["media"]["frames_decoded"] > 40
     assert speech_likeness(samples(ours.recording)[8000:-8000], samples(footage.voices[0])) > 0.8
 
 
 def test_ours_is_live_and_a_stock_phone_that_calls_the_number_watches(
-    server: Server, tmp_path: Path, footage: Footage
+    server: Server, tmp_path: Path, footage: Footage, reel: Path
 ) -> None:
     voice = footage.voices[1]
     clip = footage.clips["bikes"]
     with (
-        phone.broadcaster(tmp_path / "live", server.address, "1001", clip=clip, voice=voice) as live,
-        stock_phone(server, tmp_path, "1003", footage) as viewer,
+        phone.broadcaster(tmp_path / "live", server.address, "1001", clip=clip, voice=voice, size="640x272") as live,
+        stock_phone(server, tmp_path, "1003", footage, reel) as viewer,
     ):
         live.event("phone.sending", 20)
         viewer.registered()
@@ -116,12 +117,12 @@ def test_ours_is_live_and_a_stock_phone_that_calls_the_number_watches(
 
 
 def test_a_stock_phone_that_names_another_address_for_media_watches(
-    server: Server, tmp_path: Path, footage: Footage
+    server: Server, tmp_path: Path, footage: Footage, reel: Path
 ) -> None:
     """Behind a NAT the SDP names an address that is not where packets come from: the relay latches."""
     with (
-        stock_phone(server, tmp_path, "1001", footage, loopback_in_sdp=False) as live,
-        stock_phone(server, tmp_path, "1003", footage, loopback_in_sdp=False) as viewer,
+        stock_phone(server, tmp_path, "1001", footage, reel, loopback_in_sdp=False) as live,
+        stock_phone(server, tmp_path, "1003", footage, reel, loopback_in_sdp=False) as viewer,
     ):
         live.registered()
         viewer.registered()
