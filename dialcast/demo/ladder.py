@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 AS, RELAY = "AS", "relay"
+FORWARDED, WITHDRAWN = "forwarding active", "forwarding withdrawn"
 Event = dict[str, Any]
+Wanted = tuple[int, str, str, str] | tuple[int, str, str, str, set[str]]
+"""A step's arrow: its number, from, to, how the message begins, what it must carry."""
 
 _CONTROL = {
     "OpenGroup": ("opens the group, reserves the broadcaster's leg", "group id, address, ports, join credentials"),
@@ -22,11 +25,13 @@ _CONTROL = {
 _RESPONSES = {
     ("REGISTER", 200): "registered",
     ("INVITE", 180): "the phone rings",
-    ("INVITE", 181): "the call is forwarded to the service number; History-Info says from whom",
-    ("INVITE", 183): "reliable, with the group's information: relay address, ports, join credentials; isfocus",
+    ("INVITE", 181): "forwarded to the service number; History-Info says by whom",
+    ("INVITE", 183): "reliable: the group's address, ports and join credentials; isfocus",
     ("PRACK", 200): "",
     ("BYE", 200): "",
 }
+_SHORT = {407: "407 Proxy Auth Required"}
+"""Phrases too long for the ladder's column."""
 _PHONE = {
     "phone.joining": (RELAY, "STUN Binding Request", "the join: authenticated by the group's credentials"),
     "phone.joined": (RELAY, "STUN Binding Response", "joined: the leg is bound to this terminal"),
@@ -45,8 +50,8 @@ class Arrow:
     target: str
     message: str
     meaning: str = ""
-    call: str = ""
-    has_sdp: bool = False
+    traits: frozenset[str] = frozenset()
+    """What the message carries, as far as a step demands it: sdp, reliable, isfocus, history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +87,26 @@ def check(arrows: list[Arrow], service: str, broadcaster: str, viewers: Iterable
     ladder = Ladder(arrows)
     first = next((a for a in arrows if a.source == broadcaster and a.message.startswith(f"INVITE {service}")), None)
     since = first.at if first else 0.0
-    going_live = [
-        (1, broadcaster, AS, f"INVITE {service}"),
+    going_live: list[Wanted] = [
+        (1, broadcaster, AS, f"INVITE {service}", {"sdp"}),
         (2, AS, RELAY, "OpenGroup"),
         (3, RELAY, AS, "OpenGroup ok"),
-        (4, AS, broadcaster, "183 "),
+        (4, AS, broadcaster, "183 ", {"sdp", "reliable", "isfocus"}),
         (5, broadcaster, RELAY, "STUN Binding Request"),
         (6, RELAY, AS, "LegJoined"),
         (7, AS, broadcaster, "200 OK (INVITE)"),
         (8, broadcaster, AS, "INVITE *21*"),
+        (8, AS, AS, FORWARDED),
         (8, broadcaster, RELAY, "RTP"),
     ]
     _find(ladder, going_live, since, "")
     for position, viewer in enumerate(viewers):
-        watching = [
+        watching: list[Wanted] = [
             (10, viewer, AS, f"INVITE {broadcaster}"),
-            (11, AS, viewer, "181 "),
+            (11, AS, viewer, "181 ", {"history"}),
             (11, AS, RELAY, "AddViewer"),
             (12, RELAY, AS, "AddViewer ok"),
-            (13, AS, viewer, "200 OK (INVITE)"),
+            (13, AS, viewer, "200 OK (INVITE)", {"sdp", "isfocus"}),
             (14, viewer, RELAY, "STUN Binding Request"),
             (9 if position == 0 else 14, RELAY, viewer, "RTP"),
         ]
@@ -110,13 +116,16 @@ def check(arrows: list[Arrow], service: str, broadcaster: str, viewers: Iterable
 
 
 def endings(arrows: list[Arrow], broadcaster: str, viewers: Iterable[str]) -> list[str]:
-    """What is wrong with the end of a broadcast: media stopped first, then every viewer told why, in that order."""
+    """What is wrong with the end of a broadcast: forwarding withdrawn, media stopped, viewers told why."""
     hung_up = next((a.at for a in arrows if (a.source, a.message) == (broadcaster, "BYE")), None)
     if hung_up is None:
         return [f"the broadcaster {broadcaster} never hung up"]
-    stopped = next((a.at for a in arrows if a.message == "CloseGroup" and a.at > hung_up), None)
+    withdrawn = next((a.at for a in arrows if a.message == WITHDRAWN and a.at > hung_up), None)
+    if withdrawn is None:
+        return ["the forwarding was not withdrawn"]
+    stopped = next((a.at for a in arrows if a.message == "CloseGroup" and a.at > withdrawn), None)
     if stopped is None:
-        return ["the relay was not told to close the group"]
+        return ["the relay was not told to close the group after the forwarding was withdrawn"]
     problems = []
     for viewer in viewers:
         told = next((a for a in arrows if (a.target, a.message) == (viewer, "BYE") and a.at > stopped), None)
@@ -127,17 +136,19 @@ def endings(arrows: list[Arrow], broadcaster: str, viewers: Iterable[str]) -> li
     return problems
 
 
-def _find(ladder: Ladder, wanted: list[tuple[int, str, str, str]], since: float, viewer: str) -> None:
-    for number, source, target, message in wanted:
+def _find(ladder: Ladder, wanted: list[Wanted], since: float, viewer: str) -> None:
+    for number, source, target, message, *carrying in wanted:
         for arrow in ladder.arrows:
             here = arrow.at >= since and (arrow.source, arrow.target) == (source, target)
-            if here and arrow.message.startswith(message):
+            if here and arrow.message.startswith(message) and all(traits <= arrow.traits for traits in carrying):
                 ladder.steps.append(Step(number, arrow, viewer))
                 since = arrow.at
                 break
         else:
             who = f" (viewer {viewer})" if viewer else ""
-            ladder.problems.append(f"step {number}{who}: no {message.strip()} from {source} to {target} in its place")
+            lacking = ", or without what it must carry" if carrying else ""
+            what = f"no {message.strip()} from {source} to {target} in its place{lacking}"
+            ladder.problems.append(f"step {number}{who}: {what}")
             return
 
 
@@ -169,13 +180,25 @@ def _server_arrows(server: list[Event], owners: dict[str, str]) -> Iterator[Arro
                 meaning = {"LegJoined": "joined and connected", "LegLost": "nothing heard from this leg"}
                 yield Arrow(at, RELAY, AS, event["message"], meaning[event["message"]])
             case "broadcast.forwarded":
-                yield Arrow(at, AS, AS, "CFU overlay", f"calls to {event['channel']} go to {event['target']}")
+                number = event["channel"].partition("@")[0]
+                yield Arrow(at, AS, AS, FORWARDED, f"calls to {number} go to {event['target']} now")
+            case "broadcast.forwarding_withdrawn":
+                number = event["channel"].partition("@")[0]
+                yield Arrow(at, AS, AS, WITHDRAWN, f"calls to {number} ring that phone again")
 
 
 def _sip_arrow(event: Event, at: float, source: str, target: str) -> Iterator[Arrow]:
     method = str(event.get("cseq", "")).rpartition(" ")[2]
-    call, has_sdp = str(event.get("call_id", "")), bool(event.get("has_sdp"))
-    reason = (event.get("extra") or {}).get("reason", "")
+    has_sdp = bool(event.get("has_sdp"))
+    extra: dict[str, str] = event.get("extra") or {}
+    reason = extra.get("reason", "")
+    carried = {
+        "sdp": has_sdp,
+        "reliable": "rseq" in extra,
+        "isfocus": "isfocus" in extra.get("contact", ""),
+        "history": "cause=302" in extra.get("history-info", ""),
+    }
+    traits = frozenset(name for name, there in carried.items() if there)
     if status := event.get("status"):
         if status == 100:
             return
@@ -184,7 +207,7 @@ def _sip_arrow(event: Event, at: float, source: str, target: str) -> Iterator[Ar
             meaning = "call success" if has_sdp else "call success and connection success in one"
         elif status in (401, 407):
             meaning = "challenge: who are you?"
-        yield Arrow(at, source, target, f"{event['line']} ({method})", meaning, call, has_sdp)
+        yield Arrow(at, source, target, f"{_SHORT.get(status, event['line'])} ({method})", meaning, traits)
         return
     line = str(event["line"])
     number = str(event.get("to_number"))
@@ -202,7 +225,7 @@ def _sip_arrow(event: Event, at: float, source: str, target: str) -> Iterator[Ar
             meaning = line.partition(" ")[2] if method == "OPTIONS" else ""
         case "BYE":
             meaning = reason or "hangs up"
-    yield Arrow(at, source, target, message, meaning, call, has_sdp)
+    yield Arrow(at, source, target, message, meaning, traits)
 
 
 def _phone_arrows(number: str, events: Iterable[Event]) -> Iterator[Arrow]:

@@ -17,7 +17,7 @@ _COLOURS = {AS: "cyan", RELAY: "magenta"}
 
 def print_heading(console: Console) -> None:
     """What the columns of the ladder are."""
-    console.print(f"\n{'seconds':>8}  {'from':>5}    {'to':<5}  {'message':<28} meaning", style="bold")
+    console.print(f"\n{'seconds':>8}  {'from':>5}    {'to':<5}  {'message':<34} meaning", style="bold")
 
 
 def print_arrow(console: Console, arrow: Arrow, start: float) -> None:
@@ -26,7 +26,7 @@ def print_arrow(console: Console, arrow: Arrow, start: float) -> None:
     line.append(f"{arrow.source:>5}", _COLOURS.get(arrow.source, "green"))
     line.append(" -> ")
     line.append(f"{arrow.target:<5}", _COLOURS.get(arrow.target, "green"))
-    line.append(f"  {arrow.message:<28} ", "bold")
+    line.append(f"  {arrow.message:<34} ", "bold")
     line.append(arrow.meaning, "dim")
     console.print(line)
 

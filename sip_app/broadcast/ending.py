@@ -44,6 +44,8 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
     try:
         await service.store(group)
         await service.ports.diversions.clear_overlay(group.channel, group.epoch)
+        if group.forwarded:
+            log.info("broadcast.forwarding_withdrawn", channel=group.channel)
         await service.close_on_relay(group.channel, group.epoch)
         await _end_calls(service, group, reason)
         await service.ports.broadcasts.release(group.channel, group.epoch)
