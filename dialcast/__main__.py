@@ -45,6 +45,11 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Overrides = dict[str, object]
 
 
+@phone.callback()
+def _phone_defaults(context: typer.Context, config: ConfigFile = None) -> None:
+    context.obj = _load(config).terminal
+
+
 def _load(path: Path | None, overrides: Overrides | None = None) -> Config:
     try:
         return load_config(path, overrides=overrides)
