@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from sipp_scenarios.media import Media, Stream, streams
 from sipp_scenarios.ports import free_ports
-from sipp_scenarios.sipp import Account, Load, Sipp, Traced, Transport, run
+from sipp_scenarios.sipp import Account, Load, Sipp, Traced, Transport, local_host, run
 
 SINGLE: Final = Load()
 
@@ -44,7 +44,7 @@ class Call:
         transport: Transport = "udp",
     ) -> None:
         """`hold` in seconds; `clip` and `voice` are what this phone shows and says, None sends nothing."""
-        self.media = Media()
+        self.media = Media(local_host(server))
         self.answer: dict[str, Stream] = {}
         self._clip, self._voice = clip, voice
         self._call = scenario, server, [(account, target)]

@@ -101,7 +101,10 @@ class Received:
 
 
 class Media:
-    """Two pairs of ports, audio and video; use it as a context manager round the call."""
+    """Two pairs of ports, audio and video, on a loopback address; use it as a context manager round the call."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
 
     def __enter__(self) -> Self:
         self.received = {"audio": Received(), "video": Received()}
@@ -111,7 +114,7 @@ class Media:
         self.errors: list[BaseException] = []
         for kind in self.received:
             port = free_ports(2)
-            self._sockets[kind] = (_bound(port), _bound(port + 1))
+            self._sockets[kind] = (_bound(self._host, port), _bound(self._host, port + 1))
             self._start(partial(self._receive, kind))
         return self
 
@@ -286,7 +289,7 @@ def _access_units(received: Received) -> Iterator[bytes]:
     yield unit
 
 
-def _bound(port: int) -> socket.socket:
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    one.bind(("127.0.0.1", port))
+def _bound(host: str, port: int) -> socket.socket:
+    one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind((host, port))
     return one

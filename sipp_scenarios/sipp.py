@@ -82,7 +82,7 @@ class Sipp:
         program = shutil.which("sipp")
         if program is None:
             raise SippError("sipp is not installed: apt-get install sip-tester")
-        load = load or Load()
+        load, host = load or Load(), local_host(server)
         self.scenario, self._trace = scenario, trace
         self.folder = Path(tempfile.mkdtemp(prefix=f"sipp-{scenario}-"))
         self.local_port = local_port or free_ports()
@@ -95,9 +95,9 @@ class Sipp:
         options = {
             "-sf": f"{scenario}.xml",
             "-inf": "rows.csv",
-            "-i": "127.0.0.1",
+            "-i": host,
             "-p": str(self.local_port),
-            "-mi": "127.0.0.1",
+            "-mi": host,
             "-mp": str(free_ports()),
             "-m": str(load.calls),
             "-r": f"{load.rate:g}",
@@ -182,6 +182,11 @@ def run(sipp: Sipp, within: float = 30.0) -> list[Traced]:
     """Runs a scenario to its end. Raises SippError."""
     with sipp:
         return sipp.finished(within)
+
+
+def local_host(server: str) -> str:
+    """The loopback address from which a HOST:PORT is reached: that of its own family."""
+    return "::1" if server.startswith("[") else "127.0.0.1"
 
 
 def escaped(dialled: str) -> str:

@@ -27,8 +27,8 @@ def reel(footage: Footage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repeated(footage.clips["bikes"], 6, tmp_path_factory.mktemp("reel") / "bikes.mp4")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of its own for one test."""
-    with Server(tmp_path / "data") as running:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests of one file; each leaves it as it found it."""
+    with Server(tmp_path_factory.mktemp("server")) as running:
         yield running

@@ -100,6 +100,11 @@ class Evented:
         """The events `name` with these fields so far."""
         return [e for e in self.events if e.get("event") == name and fields.items() <= e.items()]
 
+    def forget(self, name: str) -> None:
+        """Drops the events `name` so far, so that the next one is waited for."""
+        with self._changed:
+            self.events = [event for event in self.events if event["event"] != name]
+
     def wait(self, what: str, within: float, look: Callable[[], Found | None]) -> Found:
         """Waits until `look` returns something; raises ProcessError when time is up or the process has ended."""
         deadline = time.monotonic() + within

@@ -23,9 +23,16 @@ def account(number: str) -> Account:
 class Server(Evented):
     """A dialcast server with the sample subscribers 1001-1009; use it as a context manager."""
 
-    def __init__(self, data: Path, *, config: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        bind: str = "127.0.0.1",
+        config: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         """`settings` overrides single keys, as SECTION.FIELD: {"relay.leg_timeout": "3"}."""
-        arguments = ["up", "--bind", "127.0.0.1", "--sip-port", "0", "--data-dir", str(data)]
+        arguments = ["up", "--bind", bind, "--sip-port", "0", "--data-dir", str(data)]
         if config is not None:
             arguments += ["--config", str(config)]
         overrides = {"log.format": "json", **(settings or {})}

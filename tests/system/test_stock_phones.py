@@ -36,6 +36,15 @@ def stock_phone(
     )
 
 
+def goes_live(server: Server, phone: Baresip) -> None:
+    """The phone, as 1001, dials the service number and is live; its number forwards there a moment later."""
+    server.forget("broadcast.forwarded")
+    phone.registered()
+    phone.dial("8888")
+    phone.established()
+    server.event("broadcast.forwarded", 8, channel=CHANNEL)
+
+
 def assert_sees_and_hears(viewer: Baresip, footage: Footage, voice: Path) -> None:
     """The phone, in a call, shows the clip and, once hung up, has heard the voice."""
     viewer.sees_frames(40, 20)
@@ -80,11 +89,8 @@ def test_a_stock_phone_is_live_and_a_stock_phone_and_ours_watch_it(
         stock_phone(server, tmp_path, "1001", footage, reel) as live,
         stock_phone(server, tmp_path, "1003", footage, reel) as viewer,
     ):
-        live.registered()
         viewer.registered()
-        live.dial("8888")
-        live.established()
-        server.event("broadcast.forwarded", 8, channel=CHANNEL)
+        goes_live(server, live)
         with phone.viewer(tmp_path / "ours", server.address, "1002", "1001") as ours:
             ours.event("phone.first_picture", 15)
             viewer.dial("1001")
@@ -124,11 +130,8 @@ def test_a_stock_phone_that_names_another_address_for_media_watches(
         stock_phone(server, tmp_path, "1001", footage, reel, loopback_in_sdp=False) as live,
         stock_phone(server, tmp_path, "1003", footage, reel, loopback_in_sdp=False) as viewer,
     ):
-        live.registered()
         viewer.registered()
-        live.dial("8888")
-        live.established()
-        server.event("broadcast.forwarded", 8, channel=CHANNEL)
+        goes_live(server, live)
         viewer.dial("1001")
         viewer.established()
         assert_sees_and_hears(viewer, footage, footage.voices[0])
