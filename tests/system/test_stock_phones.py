@@ -135,3 +135,10 @@ def test_a_stock_phone_that_names_another_address_for_media_watches(
         viewer.dial("1001")
         viewer.established()
         assert_sees_and_hears(viewer, footage, footage.voices[0])
+
+
+def test_stopping_the_server_hangs_up(tmp_path: Path, footage: Footage, reel: Path) -> None:
+    with Server(tmp_path / "data") as server, stock_phone(server, tmp_path, "1001", footage, reel) as live:
+        goes_live(server, live)
+        assert server.stop(within=10) == 0
+        live.closed()
