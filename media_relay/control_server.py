@@ -33,7 +33,7 @@ HELLO_TIMEOUT = 5.0
 HELLO_BYTES = 4096
 """Bytes a connection may send before it."""
 MAX_STRANGERS = 16
-"""Connections without a hello at once; more are closed on arrival."""
+"""Connections without a hello at once; one more costs the oldest of them its place."""
 MAX_AS_ID = 128
 
 log = structlog.get_logger()
@@ -50,13 +50,17 @@ class ControlServer:
         self._execute = execute
         self._owners: dict[str, _Link] = {}
         self._epochs: dict[str, int] = {}
-        self._links: set[_Link] = set()
+        self._links: dict[_Link, None] = {}
+        """All connections, oldest first."""
         self._server: asyncio.Server | None = None
 
     async def start(self, address: Address) -> Address:
         """Listen; the bound address. OSError when that cannot be."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, address.host, address.port, ssl=self._tls)
+        shake = HELLO_TIMEOUT if self._tls is not None else None
+        self._server = await loop.create_server(
+            self._accept, address.host, address.port, ssl=self._tls, ssl_handshake_timeout=shake
+        )
         host, port, *_ = self._server.sockets[0].getsockname()
         return Address(host, port)
 
@@ -91,7 +95,7 @@ class ControlServer:
 
     def gone(self, link: "_Link") -> None:
         """A connection ended."""
-        self._links.discard(link)
+        self._links.pop(link, None)
         if link.as_id is not None and self._owners.get(link.as_id) is link:
             del self._owners[link.as_id]
             log.warning("control.down", as_id=link.as_id)
@@ -99,9 +103,12 @@ class ControlServer:
     def _accept(self) -> asyncio.Protocol:
         link = _Link(self)
         stream = AmpStream(link, link)
-        crowded = sum(other.as_id is None for other in self._links) >= MAX_STRANGERS
-        self._links.add(link)
-        link.expire_in(0 if crowded else HELLO_TIMEOUT)
+        strangers = [other for other in self._links if other.as_id is None]
+        if len(strangers) >= MAX_STRANGERS:  # the oldest had his chance; the newest may be a server of ours
+            strangers[0].hang_up()
+            del self._links[strangers[0]]
+        self._links[link] = None
+        link.expire_in(HELLO_TIMEOUT)
         return stream
 
     def _welcome(self, link: "_Link", hello: Hello) -> HelloReply:
@@ -117,6 +124,7 @@ class ControlServer:
         before = self._owners.get(hello.as_id)
         self._owners[hello.as_id] = link
         link.welcome(hello.as_id)
+        self._links[link] = None  # it may have been given up while its TLS was being agreed
         if before is not None and before is not link:
             before.hang_up()
         log.info("control.up", as_id=hello.as_id, epoch=hello.epoch)
@@ -137,10 +145,12 @@ class _Link(amp.AMP):
     def called(self, name: str, body: bytes) -> dict[str, Any]:
         """A command; refusals travel as AMP errors."""
         try:
-            reply = self._control.call(self, name, body)
+            answer, data = encode(self._control.call(self, name, body))
         except ControlError as error:
             raise RefusedError(str(error)) from None
-        answer, data = encode(reply)
+        except Exception as error:  # AMP would hang up, and with the link every broadcast would lose its server
+            log.exception("control.failed", command=name)
+            raise RefusedError(f"bad-request: {type(error).__name__}") from None
         return {"name": answer, "body": data}
 
     def send(self, event: Event) -> None:

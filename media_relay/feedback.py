@@ -61,6 +61,8 @@ class Feedback:
                 self._from_source(group, medium, packet, now)
             else:
                 self._from_viewer(group, medium, packet, now)
+        if leg.role == "sink":
+            self._acknowledge_rate(medium, packets)
         self.ask_keyframe(group, now)
         return True
 
@@ -100,6 +102,8 @@ class Feedback:
 
     def _from_viewer(self, group: Group, medium: LegMedium, packet: RtcpPacket, now: float) -> None:
         leg = medium.leg
+        if not medium.proven and _names(packet, medium.ssrc):
+            self._proven(medium, now)
         match packet:
             case Nack(media=ssrc, sequences=lost) if ssrc == medium.ssrc:
                 self._engine.resend(group.group_id, leg.leg_id, medium.kind, lost, now)
@@ -107,8 +111,19 @@ class Feedback:
                 group.keyframes.viewer_asks(leg.leg_id, now)
             case Fir(entries=entries) if any(ssrc == medium.ssrc for ssrc, _ in entries):
                 group.keyframes.viewer_asks(leg.leg_id, now)
-            case Tmmbr(entries=entries):
-                self._send(medium, [ReceiverReport(medium.ssrc), Tmmbn(medium.ssrc, entries[:1])])
+
+    def _proven(self, medium: LegMedium, now: float) -> None:
+        """Somebody at the peer's host reads what we send there: it may have all of it."""
+        assert medium.peer is not None
+        for other in medium.leg.media.values():
+            other.proven |= other.peer is not None and other.peer.host == medium.peer.host
+        self._groups.sync(medium.leg, now)
+
+    def _acknowledge_rate(self, medium: LegMedium, packets: Iterable[RtcpPacket]) -> None:
+        """At most one answer a datagram: its source may be forged, and whoever owns it must not be flooded."""
+        request = next((packet for packet in packets if isinstance(packet, Tmmbr)), None)
+        if request is not None:
+            self._send(medium, [ReceiverReport(medium.ssrc), Tmmbn(medium.ssrc, request.entries[:1])])
 
     def _receiver_report(self, medium: LegMedium, now: float) -> RtcpPacket:
         state = self._engine.source(medium.leg.group_id, medium.kind)
@@ -163,3 +178,13 @@ class Feedback:
             with suppress(OSError):  # an unreachable peer is liveness' business
                 sock = medium.port.rtp if medium.spec.rtcp_mux else medium.port.rtcp
                 sock.sendto(compound(packets), destination)
+
+
+def _names(packet: RtcpPacket, ssrc: int) -> bool:
+    """True for a report or request about this stream."""
+    match packet:
+        case SenderReport(reports=blocks) | ReceiverReport(reports=blocks):
+            return any(block.ssrc == ssrc for block in blocks)
+        case Nack(media=media) | Pli(media=media):
+            return media == ssrc
+    return False

@@ -1,7 +1,7 @@
 """Groups: one per live broadcaster, with its source leg, its viewers and the ports they share."""
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import count
@@ -21,7 +21,7 @@ from protocols.control import (
     MediaKind,
     MediaSpec,
 )
-from protocols.net import Address, is_numeric
+from protocols.net import Address, is_host
 from protocols.rtp.rtcp import SenderReport
 from provisioning.config import RelayConfig
 
@@ -164,19 +164,21 @@ class Groups:
         if group is not None and not leg.removed:
             self._emit(group.owner, event)
 
+    def new_ssrc(self) -> int:
+        """A name for a stream that nobody can guess."""
+        return int.from_bytes(self._random_bytes(4), "big")
+
     def visit_at(self, leg: Leg, when: float) -> None:
         """Have the leg looked after at this time, instead of any time set before."""
         leg.visit = next(self._order)
         heapq.heappush(self._due, (when, leg.visit, leg))
 
-    def due(self, now: float) -> list[Leg]:
-        """Legs whose time has come; each is to be given its next visit."""
-        legs = []
+    def due(self, now: float) -> Iterator[Leg]:
+        """Legs whose time has come, one by one; each is to be given its next visit before the next is asked for."""
         while self._due and self._due[0][0] <= now:
             _, visit, leg = heapq.heappop(self._due)
             if not leg.removed and leg.visit == visit:
-                legs.append(leg)
-        return legs
+                yield leg
 
     def _medium(self, group: Group, leg: Leg, spec: MediaSpec, before: LegSpec, now: float) -> LegMedium:
         """The medium as negotiated: the one that is there where its sockets fit, else a new one."""
@@ -224,10 +226,10 @@ def _check(spec: LegSpec) -> None:
     kinds = [media.kind for media in spec.media]
     if not 0 < len(spec.leg_id) <= MAX_ID or not kinds or len(set(kinds)) != len(kinds):
         raise ControlError("bad-request", "a leg needs an id and one or two different media")
-    if not is_numeric(spec.client_address):
+    if not is_host(spec.client_address):
         raise ControlError("bad-request", "client address is not numeric")
     for media in spec.media:
-        if not (is_numeric(media.rtp.host) and is_numeric(media.rtcp.host)):
+        if not (is_host(media.rtp.host) and is_host(media.rtcp.host)):
             raise ControlError("bad-request", f"{media.kind}: not a numeric address")
         if not (0 <= media.payload_type < 128 and 1000 <= media.clock_rate <= 384_000):
             raise ControlError("bad-request", f"{media.kind}: payload type or clock rate out of range")

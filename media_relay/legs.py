@@ -34,6 +34,8 @@ class LegMedium:
     responder: IceLiteResponder | None
     peer: Address | None = None
     """Where media goes to and comes from; None while nobody vouched for any address."""
+    proven: bool = True
+    """False while the peer's host is named by checks alone: their source can be forged to flood somebody else."""
     rtcp_peer: Address | None = None
     rtp_latch: Latch | None = None
     rtcp_latch: Latch | None = None
@@ -91,6 +93,12 @@ class Leg:
         """True when every accepted m-line has an address that proved itself."""
         return all(medium.peer is not None for medium in self.media.values())
 
+    @property
+    def elsewhere(self) -> bool:
+        """True when media goes to a host other than the one that signals: a single forged packet could name it."""
+        hosts = {medium.peer.host for medium in self.media.values() if medium.peer is not None}
+        return bool(hosts - {self.spec.client_address})
+
     def info(self) -> LegInfo:
         """What the AS puts into the answer."""
         return LegInfo(self.leg_id, tuple(self.media[media.kind].info() for media in self.spec.media))
@@ -143,6 +151,8 @@ class Leg:
         elif medium.peer is None:
             latch = medium.rtp_latch
             flow = "trickle" if latch is not None and now - latch.opened_at <= latch.window else "paused"
+        elif not medium.proven:
+            flow = "trickle"
         return Outlet(spec.kind, medium.port.rtp, destination, spec.payload_type, medium.ssrc, flow, _layout(spec))
 
 

@@ -9,6 +9,9 @@ from protocols.net import Address
 UNREACHABLE_ERRORS = 3
 """ICMP errors about a leg that, with silence, make it lost before its timeout; one alone can be forged or stale."""
 UNREACHABLE_SILENCE = 2.0
+VIEWER_SILENCE = 8.0
+"""The same for a viewer that was heard: it may only report, every 5 s times up to 1.5 (RFC 3550 section 6.2), and
+whoever forges ICMP must not stop its picture in between."""
 VISIT_INTERVAL = 1.0
 
 
@@ -37,7 +40,7 @@ class Liveness:
         if heard_at is not None and not leg.joined:
             self._groups.heard(leg, heard_at)
         cause = self._cause(leg, heard_at, now)
-        cut = cause in ("unanswered", "consent", "unreachable")
+        cut = cause in ("unanswered", "consent", "unreachable") or (cause == "silent" and leg.elsewhere)
         latching = any(medium.peer is None and medium.rtp_latch is not None for medium in leg.media.values())
         if cut != leg.cut or latching:
             leg.cut = cut
@@ -58,7 +61,7 @@ class Liveness:
     def _cause(self, leg: Leg, heard_at: float | None, now: float) -> str | None:
         config = self._config
         silent = now - (leg.created_at if heard_at is None else heard_at)
-        if silent < UNREACHABLE_SILENCE:
+        if silent < (VIEWER_SILENCE if leg.role == "sink" and heard_at is not None else UNREACHABLE_SILENCE):
             leg.errors = 0
         elif leg.errors >= UNREACHABLE_ERRORS:
             return "unreachable"

@@ -80,9 +80,9 @@ class Relay:
     def tick(self, now: float) -> None:
         """Look after legs whose time has come, wishes for keyframes, and orphans; call some ten times a second."""
         for leg in self.groups.due(now):
+            self.groups.visit_at(leg, now + self._visit_interval)
             self._liveness.visit(leg, now)
             self._feedback.report(leg, now)
-            self.groups.visit_at(leg, now + self._visit_interval)
         for group in list(self.groups.by_id.values()):
             if group.keyframes.next_timer() is not None:
                 self._feedback.ask_keyframe(group, now)

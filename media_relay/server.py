@@ -75,9 +75,9 @@ class RelayServer:
 
     def _ticking(self) -> None:
         assert self._loop is not None
+        self._tick = self._loop.call_later(TICK, self._ticking)  # first: whatever fails below, timers go on
         self.relay.tick(time.monotonic())
         self._ready()
-        self._tick = self._loop.call_later(TICK, self._ticking)
 
 
 async def run_relay(config: Config, ready: Callable[[Address], None], stopping: asyncio.Event) -> Address:

@@ -17,6 +17,7 @@ _IPV6_RECVERR = 25
 _EXTENDED_ERROR = Struct("=IBBBBII")
 _ICMP_ORIGINS = (2, 3)
 _ERROR_BYTES = 512
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MAX_ERRORS = 64
 """Errors drained at a time, so that a flood of ICMP cannot hold the relay up."""
 
@@ -61,7 +62,7 @@ def unreachable(sock: socket.socket) -> list[Address]:
 
 
 class PortsExhausted(OSError):
-    """Every port of the range is in use."""
+    """Every port of the range is in use, or the process may open no more sockets."""
 
 
 class PortRange:
@@ -89,11 +90,13 @@ class PortRange:
                 if rtp is not None:
                     rtp.close()
                 self._free.append(port)
+                if error.errno in _NO_RESOURCES:
+                    break
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
                     continue
                 raise
             return rtp, rtcp
-        raise PortsExhausted(errno.EADDRNOTAVAIL, "no media port left in the configured range")
+        raise PortsExhausted(errno.EADDRNOTAVAIL, "no media port left in the configured range, or no socket for it")
 
     def close_pair(self, sockets: Sequence[socket.socket]) -> None:
         """Close a pair and give its ports back."""

@@ -79,9 +79,14 @@ class Traffic:
     def _nominated(self, medium: LegMedium, source: Address, on_rtcp: bool, now: float) -> None:
         spec = medium.spec
         if on_rtcp:
-            set_rtcp_peer(medium, source)
+            if medium.proven or (medium.peer is not None and medium.peer.host == source.host):
+                set_rtcp_peer(medium, source)
         elif medium.peer != source:
             medium.peer = source
+            # Not by the SDP: it may name a victim, in whose name one forged check would then start a flood.
+            medium.proven = source.host == medium.leg.spec.client_address or self._groups.config.latch == "any"
+            if not medium.proven:
+                medium.ssrc = self._groups.new_ssrc()  # only who receives there can name it, see Feedback
             if spec.rtcp_mux:
                 set_rtcp_peer(medium, source)
             elif medium.rtcp_peer is None or medium.rtcp_peer.host != source.host:

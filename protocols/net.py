@@ -41,9 +41,14 @@ def bracketed(host: str) -> str:
 
 
 def is_numeric(host: str) -> bool:
-    """True for an IPv4 or IPv6 literal (brackets allowed), False for a name."""
+    """True for an IPv4 or IPv6 literal as it stands in a URI (brackets allowed), False for a name."""
+    return is_host(host.removeprefix("[").removesuffix("]"))
+
+
+def is_host(host: str) -> bool:
+    """True for what may be an `Address`'s host: a literal without brackets, and without a scope of our interfaces."""
     try:
-        ip_address(host.strip("[]"))
+        ip_address(host)
     except ValueError:
         return False
-    return True
+    return "%" not in host

@@ -49,7 +49,7 @@ class Inlet:
 
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """What we send a leg for one medium; `ssrc` names the outgoing stream and stays for the leg's life."""
+    """What we send a leg for one medium; `ssrc` names the outgoing stream until its peer has to prove itself."""
 
     medium: MediaKind
     socket: socket

@@ -19,8 +19,10 @@ CATCH_UP_PACKETS = 16
 """Packets of the cached picture sent at once."""
 CATCH_UP_INTERVAL = 0.005
 """Seconds between two such bursts: 30 Mbit/s of full packets, so that half a megabyte takes 0.14 s."""
+REPLAY_INTERVAL = 1.0
+"""Seconds until a leg that opens anew is given the cached picture again: half a megabyte for one re-INVITE."""
 TRICKLE_PACKETS = 10
-"""Packets a second towards an address that has not proven itself."""
+"""Packets a second towards a host that has not proven itself, whichever legs name it."""
 TRICKLE_BYTES = 200
 RESEND_BURST = 64
 """Retransmissions a viewer may have at once; they come back at `RESEND_RATE` a second."""
@@ -34,10 +36,29 @@ _GONE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, er
 State = Literal["live", "waiting", "catching", "paused"]
 
 
+class Trickle:
+    """What unproven addresses may get: by host, or many calls that name one victim would add up to a flood."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._sent: dict[str, int] = {}
+
+    def allows(self, host: str, size: int, now: float) -> bool:
+        """Take one packet of `size` octets from the host's allowance of this second; False if there is no room."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._sent.clear()
+        sent = self._sent.get(host, 0)
+        if size > TRICKLE_BYTES or sent >= TRICKLE_PACKETS:
+            return False
+        self._sent[host] = sent + 1
+        return True
+
+
 class Outgoing:
     """Sends one stream's packets to one leg under that leg's numbers."""
 
-    def __init__(self, outlet: Outlet, stream: Stream | None, random: Random) -> None:
+    def __init__(self, outlet: Outlet, stream: Stream | None, random: Random, trickle: Trickle) -> None:
         self.outlet = outlet
         self.packets = 0
         self.octets = 0
@@ -46,8 +67,8 @@ class Outgoing:
         self._cursor = 0
         self._squeezed: dict[int, int] = {}
         self._dropping: int | None = None
-        self._trickle_second = 0
-        self._trickled = 0
+        self._trickle = trickle
+        self._replay_at = 0.0
         self._resends = float(RESEND_BURST)
         self._resent_at = 0.0
         self.stream = stream
@@ -60,7 +81,8 @@ class Outgoing:
         elif not stream.has_keyframes:
             self._numbers.resume(stream.timeline.highest + 1)
             self.state = "live"
-        elif stream.startable(now) and stream.cache.start is not None:
+        elif stream.startable(now) and stream.cache.start is not None and now >= self._replay_at:
+            self._replay_at = now + REPLAY_INTERVAL
             self._rewind(stream.cache.start)
             self._squeezed = stream.replay_timestamps()
             self.state = "catching"
@@ -69,11 +91,11 @@ class Outgoing:
 
     def change(self, outlet: Outlet, now: float) -> None:
         """New negotiation: another address, payload type or flow; the numbering goes on."""
-        resumes = self.outlet.flow == "paused" != outlet.flow
+        opens = outlet.flow == "open" != self.outlet.flow
         self.outlet = outlet
         if outlet.flow == "paused":
             self.state = "paused"
-        elif resumes or self.state == "paused":
+        elif opens or self.state == "paused":
             self.start(now)
 
     def deliver(self, packets: Iterable[Packet], keyframe_at: int | None, now: float) -> bool:
@@ -129,10 +151,10 @@ class Outgoing:
         for number in lost:
             if self._resends < 1:
                 break
+            self._resends -= 1  # also for what is not there: looking for it costs us, and asking costs them nothing
             sequence = self._numbers.group_sequence(number)
             packet = None if sequence is None else self.stream.packet(sequence)
             if packet is not None and self._send(packet, now):
-                self._resends -= 1
                 count += 1
         return count
 
@@ -152,7 +174,8 @@ class Outgoing:
         payload: bytes | None = packet.payload
         if outlet.layout and self.stream is not None:
             payload = self.stream.repacked(packet, outlet.layout)
-        if payload is None or (outlet.flow == "trickle" and not self._may_trickle(payload, now)):
+        host = outlet.destination.host
+        if payload is None or (outlet.flow == "trickle" and not self._trickle.allows(host, len(payload), now)):
             self._numbers.skip(packet.sequence)
             return True
         number = self._numbers.assign(packet.sequence)
@@ -179,11 +202,3 @@ class Outgoing:
                     continue
             break
         return True  # or unroutable: lost to this leg, its number stays
-
-    def _may_trickle(self, payload: bytes, now: float) -> bool:
-        if int(now) != self._trickle_second:
-            self._trickle_second, self._trickled = int(now), 0
-        if len(payload) > TRICKLE_BYTES or self._trickled >= TRICKLE_PACKETS:
-            return False
-        self._trickled += 1
-        return True

@@ -24,7 +24,7 @@ from media_relay.engine import (
     SourceStarted,
     SourceState,
 )
-from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing
+from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing, Trickle
 from media_relay.engine.stream import Packet, Stream
 from media_relay.sockets import unreachable
 from protocols.control import MediaKind
@@ -83,6 +83,7 @@ class PlainEngine:
         self._buffer = memoryview(bytearray(MAX_MEDIA_BYTES + 1))
         self._catching: deque[tuple[str, Outgoing]] = deque()
         self._catch_up_at = 0.0
+        self._trickle = Trickle()
         self._events: deque[EngineEvent] = deque()
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class PlainEngine:
             key = (outlet.medium, outlet.encoding)
             outgoing = state.outgoing.get(key)
             if outgoing is None:
-                outgoing = Outgoing(outlet, group.streams.get(key), self._random)
+                outgoing = Outgoing(outlet, group.streams.get(key), self._random, self._trickle)
                 state.outgoing[key] = outgoing
                 group.sinks.setdefault(key, []).append(outgoing)
                 outgoing.start(now)
@@ -145,6 +146,7 @@ class PlainEngine:
             leg = group.legs.pop(name, None)
             if leg is not None:
                 self._forget_peers(leg)
+                group.started = {started for started in group.started if started[0] != name}
                 for key, outgoing in leg.outgoing.items():
                     self._drop_outgoing(group, key, outgoing)
         if leg_id is None:

@@ -11,6 +11,10 @@ from protocols.rtp.h264 import IDR, SPS, nal_types, parameter_sets
 from protocols.rtp.packet import RtpError, payload_span, peek_header
 from protocols.rtp.reception import Reception
 
+MAX_PARAMETER_SETS = 8
+"""SPS and PPS put before a keyframe: each is one more packet to every viewer, so a broadcaster names no more."""
+MAX_PARAMETER_BYTES = 2048
+
 
 class Packet(NamedTuple):
     """A packet on the group's line; padding, CSRCs and extensions are gone."""
@@ -37,7 +41,7 @@ class Stream:
     def source_changed(self, inlet: Inlet) -> None:
         """Another leg feeds this stream now (or the same one renegotiated): viewers see one continuation."""
         self.inlet = inlet
-        self._parameter_sets = inlet.parameter_sets
+        self._parameter_sets = _bounded(inlet.parameter_sets)
         self.timeline.source_replaced()
 
     def place(self, datagram: bytes, now: float) -> tuple[list[Packet], bool]:
@@ -69,7 +73,7 @@ class Stream:
             types = nal_types(payload)
             starts = IDR in types or SPS in types
             if SPS in types:
-                self._parameter_sets = parameter_sets(payload) or self._parameter_sets
+                self._parameter_sets = _bounded(parameter_sets(payload)) or self._parameter_sets
             elif starts and timestamp != self.cache.timestamp and sequence == self.timeline.highest:
                 packets = self._insert_parameter_sets(sequence, timestamp)
                 sequence += len(packets)
@@ -142,3 +146,9 @@ class Stream:
             return []
         self.timeline.insert_before(sequence, len(sets))
         return [Packet(sequence + i, timestamp, False, nal) for i, nal in enumerate(sets)]
+
+
+def _bounded(sets: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The parameter sets, or none where there are more than any encoder makes."""
+    fits = len(sets) <= MAX_PARAMETER_SETS and sum(map(len, sets)) <= MAX_PARAMETER_BYTES
+    return sets if fits else ()

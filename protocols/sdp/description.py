@@ -129,10 +129,10 @@ class Media:
 
     @property
     def control_port(self) -> int:
-        """Where RTCP is wanted: a=rtcp, the RTP port itself when multiplexed, else the next one."""
+        """Where RTCP is wanted: a=rtcp, the RTP port itself when multiplexed, else the next one (0 where none is)."""
         if self.rtcp_mux:
             return self.port
-        return self.port + 1 if self.rtcp_port is None else self.rtcp_port
+        return (self.port + 1) % 0x10000 if self.rtcp_port is None else self.rtcp_port
 
     def format(self, payload_type: int) -> Format | None:
         """The format of a payload type, or None."""

@@ -12,6 +12,7 @@ Profile = Literal[
 
 _DEFAULT_PROFILE_LEVEL = 0x42000A
 _LEVEL_1B_RANK = 105
+MAX_PARAMETER_SETS = 16
 _CONSTRAINED_BASELINE_LEVEL_1_2 = 0x42E00C
 
 
@@ -176,6 +177,7 @@ def _hexadecimal(text: str) -> int:
 def _parameter_sets(text: str) -> tuple[bytes, ...]:
     try:
         # The padding is often missing; superfluous padding does no harm.
-        return tuple(nal for part in text.split(",") if (nal := b64decode(part.strip() + "==")))
+        parts = text.split(",", MAX_PARAMETER_SETS)[:MAX_PARAMETER_SETS]
+        return tuple(nal for part in parts if (nal := b64decode(part.strip() + "==")))
     except (Base64Error, ValueError):
         return ()

@@ -24,6 +24,8 @@ MAX_MEDIA = 32
 MAX_FORMATS = 128
 MAX_CANDIDATES = 64
 MAX_FEEDBACK = 32
+MAX_FEEDBACK_LINES = 256
+"""A line for all formats costs as much as there are formats."""
 
 STATIC_FORMATS: dict[int, tuple[str, int]] = {
     0: ("PCMU", 8000),
@@ -205,7 +207,7 @@ def _formats(tokens: list[str], section: _Section) -> tuple[Format, ...]:
             maps[number] = (name.strip(), clock_rate, _number(channels) or 1)
     parameters = {number: rest for number, rest in map(_numbered, section.read["fmtp"]) if number is not None}
     feedback: dict[int, list[str]] = {number: [] for number in types}
-    for value in section.read["rtcp-fb"]:
+    for value in section.read["rtcp-fb"][:MAX_FEEDBACK_LINES]:
         target, _, kind = value.partition(" ")
         number = _number(target)
         for each in types if target == "*" else [number] if number in types else []:
