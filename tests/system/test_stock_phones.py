@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import phone
+import pytest
 from baresip import Baresip
 from likeness import loudness, picture_likeness, samples, speech_likeness
 from server import PASSWORDS, Server
@@ -19,6 +20,7 @@ def stock_phone(
     footage: Footage,
     reel: Path,
     *,
+    transport: str = "udp",
     auto_answer: bool = False,
     loopback_in_sdp: bool = True,
 ) -> Baresip:
@@ -26,11 +28,12 @@ def stock_phone(
     return Baresip(
         folder / f"baresip-{number}",
         number,
-        registrar=server.address,
+        registrar=server.tcp if transport == "tcp" else server.udp,
         password=PASSWORDS[number],
         clip=reel,
         size=(640, 272),
         voice=footage.voices[0],
+        transport=transport,
         auto_answer=auto_answer,
         loopback_in_sdp=loopback_in_sdp,
     )
@@ -102,14 +105,15 @@ def test_a_stock_phone_is_live_and_a_stock_phone_and_ours_watch_it(
     assert speech_likeness(samples(ours.recording)[8000:-8000], samples(footage.voices[0])) > 0.8
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_ours_is_live_and_a_stock_phone_that_calls_the_number_watches(
-    server: Server, tmp_path: Path, footage: Footage, reel: Path
+    server: Server, tmp_path: Path, footage: Footage, reel: Path, transport: str
 ) -> None:
     voice = footage.voices[1]
     clip = footage.clips["bikes"]
     with (
         phone.broadcaster(tmp_path / "live", server.address, "1001", clip=clip, voice=voice, size="640x272") as live,
-        stock_phone(server, tmp_path, "1003", footage, reel) as viewer,
+        stock_phone(server, tmp_path, "1003", footage, reel, transport=transport) as viewer,
     ):
         live.event("phone.sending", 20)
         viewer.registered()
