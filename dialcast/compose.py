@@ -27,8 +27,8 @@ RELAY_WAIT = 2.0
 """Seconds a starting server waits for its relay, so that it knows what is left before the first call."""
 GC_THRESHOLDS = (100_000, 50, 1000)
 """Messages make many short-lived objects and hardly a cycle: collecting seldom saves 5 to 8 % of the CPU."""
-STOP_WITHIN = 8.0
-"""Seconds all calls may take to end when the server stops."""
+STOP_WITHIN = 4.5
+"""Seconds all broadcasts may take to end when the server stops; with the last dialogs and writes less than 8."""
 
 Main = Callable[[asyncioreactor.AsyncioSelectorReactor, asyncio.Event], Awaitable[None]]
 log = structlog.get_logger()

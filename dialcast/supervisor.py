@@ -20,8 +20,6 @@ STABLE_AFTER = 5.0
 RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 STOP_PATIENCE = {"as": 8.5, "relay": 1.0}
 """Seconds a part may take to stop before it is killed; together less than 10."""
-CONFIGURATION_ERROR = 2
-"""Exit status of a part that cannot start with its configuration: trying again is no use."""
 
 log = structlog.get_logger()
 
@@ -122,14 +120,14 @@ class Supervisor:
         return next((keeper.result() for keeper in keepers if keeper.done()), 0)
 
     async def _keep(self, part: Part) -> int:
-        """Run the part again and again; returns only when it cannot start, or when stopping."""
+        """Run the part again and again; returns only when it could not even start the first time, or when stopping."""
         attempt = 0
         while True:
             await part.start()
             status = await part.run_once()
             if self._stopping.is_set():
                 return 0
-            if status == CONFIGURATION_ERROR or not part.ready.done():
+            if not part.ready.done():
                 return status or 1
             if time.monotonic() - part.started_at > STABLE_AFTER:
                 attempt = 0

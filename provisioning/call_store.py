@@ -25,7 +25,7 @@ class BroadcastStore(CachedReads):
     )
 
     async def claim(self, broadcast: Broadcast, now: float) -> Broadcast | None:
-        """Claim the channel. None: it is ours now. Else: the live claim that stands (lease not run out)."""
+        """Claim the channel. None: it is ours now. Else: the live claim of another server that stands."""
 
         def write(connection: Connection) -> Broadcast | None:
             while True:
@@ -33,8 +33,8 @@ class BroadcastStore(CachedReads):
                 if standing is None:
                     connection.execute(insert(schema.broadcasts), broadcast_row(broadcast))
                     return None
-                same = (standing.as_id, standing.epoch) == (broadcast.as_id, broadcast.epoch)
-                if standing.lease_until > now and not same:
+                ours = standing.as_id == broadcast.as_id and standing.epoch <= broadcast.epoch
+                if standing.lease_until > now and not ours:
                     return standing
                 if self._rewrite(connection, broadcast, standing.epoch):
                     return None

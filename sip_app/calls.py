@@ -6,7 +6,7 @@ Everything here runs in the event loop's thread; nothing blocks. The wire is the
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from protocols.net import Address
 from protocols.sip.dialog import DialogId, uas_dialog
@@ -38,6 +38,9 @@ class CallGone(Exception):
     """The caller hung up, or its transaction died, before the final answer."""
 
 
+OverlayOutcome = Literal["active", "no broadcast", "too early or too late"]
+
+
 class BroadcastService(Protocol):
     """The service behind the service number. Each call is answered or rejected by these before they return."""
 
@@ -49,12 +52,8 @@ class BroadcastService(Protocol):
         """The call was diverted to the service number by `channel` (an address of record): the caller watches it."""
         ...
 
-    def group_open(self, channel: str) -> int | None:
-        """The epoch of the group that `channel` has open here, or None."""
-        ...
-
-    async def activate_overlay(self, channel: str) -> bool:
-        """Put the broadcast's forwarding above the subscriber's own; durable on return. False: no open group."""
+    async def activate_overlay(self, channel: str) -> OverlayOutcome:
+        """Put the broadcast's forwarding above the subscriber's own, if its group is open; durable on return."""
         ...
 
 

@@ -125,15 +125,13 @@ class ServiceCodes:
     async def _register(self, aor: str, code: Code) -> str:
         target = await self._target(aor, code.number)
         number = number_of(target)
-        service = self._service
-        if (
-            service is not None
-            and code.operation == "activate"
-            and self._plan.is_service(target)
-            and service.group_open(aor) is not None
-            and await service.activate_overlay(aor)
-        ):
-            return f"Forwarding to {number} active"
+        if self._service is not None and code.operation == "activate" and self._plan.is_service(target):
+            outcome = await self._service.activate_overlay(aor)
+            if outcome == "too early or too late":
+                # A terminal's own code that missed its broadcast must not become the user's forwarding.
+                raise Rejected(480, "Broadcast Not Open")
+            if outcome == "active":
+                return f"Forwarding to {number} active"
         await self._diversions.set_own(aor, Forwarding(target, active=True))
         return f"Forwarding to {number} active"
 

@@ -39,7 +39,7 @@ from sip_app.events import Trace
 from sip_app.ports import Dialogs
 from sip_app.transport import Limits, Transports
 
-STOP_WITHIN = 4.0
+STOP_WITHIN = 2.0
 """Seconds the farewells of all dialogs may take together when the server stops."""
 LAST_WRITES_WITHIN = 1.0
 """Seconds the store may still take then to forget them."""

@@ -1,11 +1,13 @@
 """How a broadcast ends: the broadcaster hangs up, is lost beyond its grace, or the operator stops it.
 
 The order is always the same: mark the group closing, so that new viewers get 480; withdraw the forwarding overlay;
-stop the media; end the viewers' calls, paced, with a reason; forget the claim.
+stop the media; forget the claim; end the viewers' calls, paced, with a reason. No phone that is dead, and no store that
+fails, holds up the rest.
 """
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,6 +20,9 @@ BROADCASTER_LOST = 'Q.850;cause=27;text="Broadcaster lost"'
 RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
 SHUTDOWN = 'Q.850;cause=41;text="Server shutting down"'
 VIEWER_LOST = 'Q.850;cause=27;text="No media or signalling from you"'
+
+BYE_PATIENCE = 2.0
+"""Seconds the end of a broadcast waits for answers to its BYEs; what comes later is dealt with beside it."""
 
 log = structlog.get_logger()
 
@@ -41,14 +46,16 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
         group.grace.cancel()
     if group.joined is not None and not group.joined.done():
         group.joined.cancel()
+    service.note_end(group.channel)
     try:
-        await service.store(group)
-        await service.ports.diversions.clear_overlay(group.channel, group.epoch)
+        await _written(group, service.store(group))
+        await _written(group, service.ports.diversions.clear_overlay(group.channel, group.epoch))
         if group.forwarded:
             log.info("broadcast.forwarding_withdrawn", channel=group.channel)
         await service.close_on_relay(group.channel, group.epoch)
+        # Before the BYEs: a viewer's dead phone must not keep the broadcaster from going live again.
+        await _written(group, service.ports.broadcasts.release(group.channel, group.epoch))
         await _end_calls(service, group, reason)
-        await service.ports.broadcasts.release(group.channel, group.epoch)
     finally:
         service.closing.discard(group)
     if began_live:
@@ -71,9 +78,18 @@ async def _end_calls(service: Broadcasting, group: LiveGroup, reason: str) -> No
     pause = 1 / service.config.service.bye_rate
     byes = []
     for dialog in dialogs:
-        byes.append(asyncio.create_task(dialog.bye(reason)))
+        byes.append(service.spawn(dialog.bye(reason)))
         await asyncio.sleep(pause)
-    await asyncio.gather(*byes, return_exceptions=True)
+    if byes:
+        await asyncio.wait(byes, timeout=BYE_PATIENCE)
+
+
+async def _written(group: LiveGroup, writing: Awaitable[None]) -> None:
+    """A store that fails now must not keep the calls up; what it still holds is put right at the next start."""
+    try:
+        await writing
+    except OSError as error:
+        log.error("broadcast.not_written", channel=group.channel, error=str(error))
 
 
 async def end_viewer(service: Broadcasting, group: LiveGroup, viewer: Viewer, reason: str) -> None:
@@ -84,11 +100,24 @@ async def end_viewer(service: Broadcasting, group: LiveGroup, viewer: Viewer, re
     await viewer.dialog.bye(reason)
 
 
-async def leg_lost(service: Broadcasting, report: LegLost) -> None:
+def leg_lost(service: Broadcasting, report: LegLost) -> None:
     """A silent leg: its phone is asked by OPTIONS as long as the silence lasts, and given up when it is gone too."""
-    patience = service.config.service.probe_timeout
     leg = (report.group_id, report.epoch, report.leg_id)
-    while leg in service.silent and (group := service.group(report.group_id, report.epoch)) is not None:
+    mine = service.silent[leg] = object()  # a leg that flaps is asked after once, by whoever came last
+
+    async def ask() -> None:
+        try:
+            await _ask_after(service, report, lambda: service.silent.get(leg) is mine)
+        finally:
+            if service.silent.get(leg) is mine:
+                del service.silent[leg]
+
+    service.spawn(ask())
+
+
+async def _ask_after(service: Broadcasting, report: LegLost, silent: Callable[[], bool]) -> None:
+    patience = service.config.service.probe_timeout
+    while silent() and (group := service.group(report.group_id, report.epoch)) is not None:
         if report.leg_id == group.leg_id:
             if group.source is None or group.state != "live":
                 return

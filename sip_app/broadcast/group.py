@@ -20,6 +20,8 @@ from sip_app.ports import Ports
 
 LEASE = 30.0
 """Seconds a claim of a channel stands without being renewed; renewed every third of it."""
+JUST_ENDED = 5.0
+"""Seconds in which a terminal's own forwarding code may arrive after the end of the broadcast it was dialled for."""
 
 log = structlog.get_logger()
 
@@ -56,6 +58,8 @@ class LiveGroup:
     forwarded: bool = False
     """True once the overlay stands."""
     grace: asyncio.Task[None] | None = None
+    replacing: bool = False
+    """True while another call of the broadcaster takes over."""
 
     @property
     def number(self) -> str:
@@ -94,8 +98,10 @@ class Broadcasting:
     open: dict[str, LiveGroup] = field(default_factory=dict)
     """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
     closing: set[LiveGroup] = field(default_factory=set)
-    silent: set[tuple[str, int, str]] = field(default_factory=set)
-    """Legs (channel, epoch, leg id) the relay reported lost and has not heard since."""
+    silent: dict[tuple[str, int, str], object] = field(default_factory=dict)
+    """Legs (channel, epoch, leg id) the relay reported lost and has not heard since, and who asks after each."""
+    _ended: dict[str, float] = field(default_factory=dict)
+    """When channels that are gone since a moment ended, on the event loop's clock."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -109,6 +115,16 @@ class Broadcasting:
         """The open group of this channel and epoch, or None: late reports must not touch a newer broadcast."""
         group = self.open.get(channel)
         return group if group is not None and group.epoch == epoch else None
+
+    def note_end(self, channel: str) -> None:
+        """Remember for a moment that this channel was live."""
+        now = asyncio.get_running_loop().time()
+        self._ended = {name: at for name, at in self._ended.items() if now - at < JUST_ENDED} | {channel: now}
+
+    def just_ended(self, channel: str) -> bool:
+        """True while a terminal may still believe that its broadcast runs."""
+        at = self._ended.get(channel)
+        return at is not None and asyncio.get_running_loop().time() - at < JUST_ENDED
 
     def claim(self, group: LiveGroup) -> Broadcast:
         """The store's record of a group, its lease renewed."""

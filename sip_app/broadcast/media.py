@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from protocols.control import LegInfo, LegMedia, LegSpec, MediaKind, MediaSpec
-from protocols.net import Address, is_numeric
+from protocols.net import Address, is_host
 from protocols.sdp import (
     AmrFormat,
     Candidate,
@@ -131,7 +131,7 @@ class Plan:
 
     def _spec(self, line: Chosen) -> MediaSpec:
         offered = line.offered
-        host = offered.connection if is_numeric(offered.connection) else NOWHERE
+        host = offered.connection if is_host(offered.connection) else NOWHERE
         return MediaSpec(
             kind=line.kind,
             codec=line.format.name.upper(),

@@ -29,7 +29,8 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
 
     Runs before the first INVITE is accepted.
     """
-    claims = [claim for claim in await service.ports.broadcasts.all() if claim.as_id == service.as_id]
+    all_claims = await service.ports.broadcasts.all()
+    claims = [claim for claim in all_claims if claim.as_id == service.as_id]
     for claim in claims:
         service.open[claim.channel] = _group(claim)
     dialogs = [restore_dialog(stored) for stored in await service.ports.dialogs.owned_by(service.as_id)]
@@ -39,13 +40,18 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
             service.spawn(dialog.bye(ENDED))
         else:
             dialog.handler = handle(group, dialog)
-    open_epochs = {(group.channel, group.epoch) for group in service.open.values() if group.source is not None}
+    held = {(group.channel, group.epoch) for group in service.open.values() if group.source is not None}
+    elsewhere = {(c.channel, c.epoch) for c in all_claims if c.as_id != service.as_id and c.lease_until > time.time()}
     for channel, overlay in await service.ports.diversions.overlays():
-        if (overlay.group_id, overlay.epoch) in open_epochs:
+        if (overlay.group_id, overlay.epoch) in held:
             service.open[channel].forwarded = True
-        else:
+        elif (overlay.group_id, overlay.epoch) not in elsewhere:
             await service.ports.diversions.clear_overlay(channel, overlay.epoch)
             log.info("diversion.overlay_withdrawn", channel=channel)
+    for claim in claims:
+        if claim.state in ("closing", "opening"):
+            # Its end had begun, or its beginning had not been answered: neither may go on.
+            service.spawn(end_group(service, service.open[claim.channel], ENDED))
     if claims:
         log.info("broadcast.restored", groups=len(claims), dialogs=len(dialogs))
 
@@ -56,7 +62,7 @@ def adopt(group: LiveGroup, dialog: Dialog) -> Viewer | None:
         if dialog.app.get("leg") == group.leg_id:
             group.source = dialog
         return None
-    viewer = Viewer(dialog.app.get("leg", ""), dialog.app.get("number", ""), dialog, time.time())
+    viewer = Viewer(dialog.app.get("leg", ""), dialog.app.get("number", ""), dialog, time.time(), _later_version())
     group.viewers[viewer.leg_id] = viewer
     return viewer
 
@@ -71,12 +77,14 @@ async def reconcile(service: Broadcasting) -> None:
 
 
 async def _reconcile(service: Broadcasting) -> None:
+    # Only what was there before the relay was asked can be missing from its answer.
+    before = {group: set(group.viewers) for group in service.open.values() if group.epoch}
     legs: dict[tuple[str, int], dict[str, LegRow]] = defaultdict(dict)
     for row in await service.link.legs():
         legs[row.group_id, row.epoch][row.leg_id] = row
-    for group in list(service.open.values()):
+    for group, viewers in before.items():
         there = legs.pop((group.channel, group.epoch), {})
-        if group.state == "opening" and group.epoch == 0:
+        if group.over():
             continue
         if not there:
             service.spawn(end_group(service, group, RELAY_LOST))
@@ -84,24 +92,22 @@ async def _reconcile(service: Broadcasting) -> None:
             service.spawn(end_group(service, group, BROADCASTER_LOST))
         else:
             await service.link.call(ClaimGroup(group.channel, group.epoch), Done)
-            await _reconcile_legs(service, group, there)
+            await _reconcile_legs(service, group, viewers, there)
     for channel, epoch in legs:
-        if not any(group.channel == channel and group.epoch == epoch for group in service.closing):
+        if service.group(channel, epoch) is None:
             log.info("relay.stray_group_closed", channel=channel, epoch=epoch)
-        await service.close_on_relay(channel, epoch)
+            await service.close_on_relay(channel, epoch)
 
 
-async def _reconcile_legs(service: Broadcasting, group: LiveGroup, there: dict[str, LegRow]) -> None:
-    for viewer in list(group.viewers.values()):
-        if viewer.leg_id not in there:
-            group.viewers.pop(viewer.leg_id, None)
+async def _reconcile_legs(service: Broadcasting, group: LiveGroup, viewers: set[str], there: dict[str, LegRow]) -> None:
+    for leg_id in viewers - there.keys():
+        if (viewer := group.viewers.pop(leg_id, None)) is not None:
             service.spawn(viewer.dialog.bye(RELAY_LOST))
     for row in there.values():
         if row.leg_id != group.leg_id and row.leg_id not in group.viewers and not group.pending:
             await service.remove_leg(group, row.leg_id)
         elif row.lost:
-            service.silent.add((row.group_id, row.epoch, row.leg_id))
-            service.spawn(leg_lost(service, LegLost(row.group_id, row.epoch, row.leg_id, "silent")))
+            leg_lost(service, LegLost(row.group_id, row.epoch, row.leg_id, "silent"))
     if group.state == "lost" and group.grace is None:
         group.state = "live"
         broadcaster_lost(service, group)
@@ -115,6 +121,10 @@ def _group(claim: Broadcast) -> LiveGroup:
         epoch=claim.epoch,
         state="lost" if claim.state == "lost" else "live",
         opened_at=claim.opened_at,
-        # Answers after a restart must carry a newer o= version than any before it.
-        source_version=int(time.time()),
+        source_version=_later_version(),
     )
+
+
+def _later_version() -> int:
+    """Answers after a restart must carry a newer o= version than any before it."""
+    return int(time.time())

@@ -27,13 +27,13 @@ from protocols.control import (
 )
 from protocols.records import Overlay, StoredDialog
 from protocols.sip.message import Request
-from sip_app.broadcast.ending import ENDED, SHUTDOWN, broadcaster_lost, end_group, leg_lost
+from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
 from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE, wants_picture
 from sip_app.broadcast.media import Plan, plan_leg, plan_source
 from sip_app.broadcast.recovery import adopt, reconcile, restore
 from sip_app.broadcast.relay_link import RelayUnavailable
-from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, Rejected
+from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, OverlayOutcome, Rejected
 
 JOIN_FEATURE = "+g.dialcast.join"
 """Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
@@ -47,6 +47,7 @@ class BroadcastCalls:
 
     def __init__(self, service: Broadcasting) -> None:
         self.service = service
+        self._orphaned: asyncio.Task[None] | None = None
 
     async def go_live(self, call: IncomingCall) -> None:
         """The caller becomes the broadcaster of its own number, or takes its broadcast over after a loss."""
@@ -89,21 +90,16 @@ class BroadcastCalls:
         finally:
             group.pending.discard(call)
 
-    def group_open(self, channel: str) -> int | None:
-        """The epoch of the channel's group, or None when it has none."""
-        group = self.service.open.get(channel)
-        return None if group is None else group.epoch
-
-    async def activate_overlay(self, channel: str) -> bool:
+    async def activate_overlay(self, channel: str) -> OverlayOutcome:
         """Forward calls of the channel's number to the service number while its group is open."""
         group = self.service.open.get(channel)
         if group is None or group.state not in ("live", "lost"):
-            return False
+            return "no broadcast" if group is None and not self.service.just_ended(channel) else "too early or too late"
         target = self.service.config.service.numbers[0]
         await self.service.ports.diversions.set_overlay(channel, Overlay(target, channel, group.epoch))
         group.forwarded = True
         log.info("broadcast.forwarded", channel=channel, target=target)
-        return True
+        return "active"
 
     async def restore(self, restore_dialog: Callable[[StoredDialog], Dialog]) -> None:
         """Hold again what this server held before it died; before the first INVITE is accepted."""
@@ -120,21 +116,37 @@ class BroadcastCalls:
             await asyncio.sleep(LEASE / 3)
             for group in list(self.service.open.values()):
                 if group.state != "opening":
-                    await self.service.store(group)
+                    await self._renew(group)
+
+    async def _renew(self, group: LiveGroup) -> None:
+        try:
+            await self.service.store(group)
+        except OSError as error:
+            log.error("broadcast.lease_not_renewed", channel=group.channel, error=str(error))
 
     async def relay_up(self, relay: HelloReply) -> None:
         """The link stands: agree with the relay on what there is."""
+        if self._orphaned is not None:
+            self._orphaned.cancel()
         await reconcile(self.service)
 
     def relay_down(self) -> None:
-        """Media goes on; nothing to do before the link is back."""
+        """Media may go on without the link, for a while."""
+        if self._orphaned is None or self._orphaned.done():
+            self._orphaned = self.service.spawn(self._without_relay())
+
+    async def _without_relay(self) -> None:
+        """A relay that stays away for `orphan_grace` has no groups of ours any more: the calls end."""
+        await asyncio.sleep(self.service.config.service.orphan_grace)
+        groups = list(self.service.open.values())
+        log.error("relay.given_up", broadcasts=len(groups))
+        await asyncio.gather(*(end_group(self.service, group, RELAY_LOST) for group in groups))
 
     def relay_event(self, event: Event) -> None:
         """A report of the relay; those about groups that are gone are ignored."""
         group = self.service.group(event.group_id, event.epoch)
         if group is None:
             return
-        leg = (event.group_id, event.epoch, getattr(event, "leg_id", ""))
         match event:
             case LegJoined(leg_id=leg_id):
                 log.info("leg.joined", channel=group.channel, leg=leg_id, source=leg_id == group.leg_id)
@@ -142,11 +154,10 @@ class BroadcastCalls:
                     group.joined.set_result(None)
             case LegLost(leg_id=leg_id, cause=cause):
                 log.info("leg.silent", channel=group.channel, leg=leg_id, source=leg_id == group.leg_id, cause=cause)
-                self.service.silent.add(leg)
-                self.service.spawn(leg_lost(self.service, event))
+                leg_lost(self.service, event)
             case LegBack(leg_id=leg_id):
                 log.info("leg.back", channel=group.channel, leg=leg_id)
-                self.service.silent.discard(leg)
+                self.service.silent.pop((event.group_id, event.epoch, leg_id), None)
             case MediaStarted(kind=kind):
                 log.info("broadcast.media_started", channel=group.channel, kind=kind)
             case KeyframeWanted() if group.source is not None:
@@ -196,13 +207,17 @@ class BroadcastCalls:
         if group.over() or call.cancelled:
             raise CallGone
         group.state = "live"
+        dialog: Dialog | None = None
         try:
             await service.store(group)
             dialog = await call.answer(body=body, contact=contact, app=group.leg_keys(spec, "source"))
-        except CallGone:
-            group.state = before
-            raise
+        finally:
+            if dialog is None and not group.over():
+                group.state = before
         dialog.handler = SourceCall(service, group, dialog)
+        if group.over():  # it ended while the answer was being made durable
+            service.spawn(dialog.bye(ENDED))
+            raise CallGone
         log.info("broadcast.live", channel=group.channel, epoch=group.epoch, joined=not body)
         return dialog
 
@@ -221,7 +236,7 @@ class BroadcastCalls:
 
     async def _may_take_over(self, group: LiveGroup) -> bool:
         """True when the old call is lost; asked by OPTIONS where the silence has not been noticed yet."""
-        if group.state == "opening":
+        if group.state == "opening" or group.replacing:
             return False
         if group.state == "lost" or self.service.config.service.second_attempt == "takeover":
             return True
@@ -232,9 +247,12 @@ class BroadcastCalls:
         service = self.service
         if group.over():
             raise Rejected(480, "Broadcast Just Ended")
+        if group.replacing:
+            raise Rejected(486, "You Are Already Live")
+        plan = plan_leg(call.offer, "source", group.formats)  # a refused offer leaves everything as it was
         if group.grace is not None:
             group.grace.cancel()
-        plan = plan_leg(call.offer, "source", group.formats)
+        group.replacing = True
         old, old_leg = group.source, group.leg_id
         group.leg_id, group.source = new_leg_id(), None
         group.joined = asyncio.get_running_loop().create_future()
@@ -244,7 +262,8 @@ class BroadcastCalls:
             leg = await service.link.call(ReplaceSource(group.channel, group.epoch, spec), LegInfo)
             group.source = await self._answer_source(call, group, plan, spec, leg)
         finally:
-            service.silent.discard((group.channel, group.epoch, old_leg))
+            group.replacing = False
+            service.silent.pop((group.channel, group.epoch, old_leg), None)
             if old is not None:
                 service.spawn(old.bye('SIP;cause=200;text="Call taken over by a new one"'))
             if group.source is None and not group.over():

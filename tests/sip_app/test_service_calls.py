@@ -6,10 +6,10 @@ from pathlib import Path
 from ua import DOMAIN, OFFER, QUICK, Phone, World, running
 
 from protocols.net import Address
-from protocols.records import Overlay
+from protocols.records import Forwarding, Overlay
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
-from sip_app.calls import CallGone, Dialog, IncomingCall, Rejected
+from sip_app.calls import CallGone, Dialog, IncomingCall, OverlayOutcome, Rejected
 
 ANSWER = OFFER.replace(b"40000", b"50000").replace(b"40002", b"50002")
 
@@ -22,6 +22,7 @@ class Service:
         self.dialogs: asyncio.Queue[Dialog] = asyncio.Queue()
         self.calls: list[IncomingCall] = []
         self.live: set[str] = set()
+        self.just_ended: set[str] = set()
         self.overlays: list[str] = []
         self.reliable = reliable
         self.hold = asyncio.Event()
@@ -49,15 +50,13 @@ class Service:
         dialog.handler = self
         self.dialogs.put_nowait(dialog)
 
-    def group_open(self, channel: str) -> int | None:
-        return 1 if channel in self.live else None
-
-    async def activate_overlay(self, channel: str) -> bool:
+    async def activate_overlay(self, channel: str) -> OverlayOutcome:
+        if channel in self.just_ended:
+            return "too early or too late"
+        if channel not in self.live:
+            return "no broadcast"
         self.overlays.append(channel)
-        return True
-
-    async def deactivate_overlay(self, channel: str) -> None:
-        self.overlays.remove(channel)
+        return "active"
 
     async def on_reinvite(self, offer: bytes) -> bytes:
         if b"refuse" in offer:
@@ -300,6 +299,21 @@ def test_only_the_activating_code_to_the_service_number_writes_the_overlay(tmp_p
                 await phone.accept("BYE")
                 assert len(service.overlays) == overlays
             assert (await world.store.diversions.get(f"1001@{DOMAIN}")).own is None
+
+    asyncio.run(scenario())
+
+
+def test_a_terminals_own_code_that_missed_its_broadcast_leaves_the_users_forwarding_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        service = Service()
+        async with running(tmp_path, service) as world:
+            phone = await world.phone("1001")
+            own = Forwarding(f"1003@{DOMAIN}", active=True)
+            await world.store.diversions.set_own(f"1001@{DOMAIN}", own)
+            service.just_ended.add(f"1001@{DOMAIN}")
+            call = await phone.dial("*21*8888%23")
+            assert (await call.final()).status == 480
+            assert (await world.store.diversions.get(f"1001@{DOMAIN}")).own == own
 
     asyncio.run(scenario())
 
