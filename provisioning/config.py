@@ -92,14 +92,17 @@ class SipConfig(Section):
     work of one INVITE."""
     max_message_bytes: Annotated[int, Field(ge=1500, le=1_000_000)] = 65_535
     """Largest SIP message accepted, bytes; also the buffer one TCP connection may hold."""
-    max_header_bytes: Annotated[int, Field(ge=256)] = 8_192
-    """Longest single header line accepted, bytes."""
+    max_header_bytes: Annotated[int, Field(ge=1_024)] = 32_768
+    """Most bytes the header lines of one message may have together."""
     max_headers: Annotated[int, Field(ge=20)] = 256
     """Most header lines in one message."""
     max_transactions: Count = 20_000
     """Transactions held at once; above it new requests get 503. About 4 kB each."""
     max_connections: Count = 1_000
     """TCP connections held at once; above it new ones are closed. One phone on TCP needs one."""
+    max_connections_per_address: Count = 100
+    """TCP connections of one client address held at once, so that nobody takes all of them. Phones behind
+    one NAT share it."""
     connection_idle_timeout: Seconds = 3_700
     """Seconds without a byte after which a TCP connection is closed. Below `max_expires` a phone that
     sends no keep-alives becomes unreachable before it refreshes."""
@@ -107,8 +110,8 @@ class SipConfig(Section):
     """Seconds a new TCP connection has to deliver its first whole message, so that idle strangers hold no
     slot."""
     requests_per_second: Count = 200
-    """Requests accepted from one client address each second (bursts of the same size); the rest is
-    dropped. Phones behind one NAT share it."""
+    """Requests accepted from one client address each second (bursts of the same size), and ten times as
+    many responses; the rest is dropped. Phones behind one NAT share it."""
     dscp: Dscp = 24
     """DSCP of signalling packets, 0-63; 24 is CS3 (TS 26.114). 0 leaves packets unmarked."""
     allow_targets: tuple[Pattern, ...] = ()
@@ -355,9 +358,6 @@ class TerminalConfig(Section):
     jitter."""
     playout_max_ms: Annotated[int, Field(ge=20, le=5000)] = 400
     """Most it may grow to on a bad network, milliseconds."""
-    video_reorder_ms: Annotated[int, Field(ge=0, le=1000)] = 60
-    """How long a missing video packet is awaited, milliseconds, before the picture is given up and a
-    keyframe asked for."""
     register_expires: Count = 600
     """Registration asked for, seconds."""
     send: Literal["ask", "now"] = "ask"

@@ -7,6 +7,7 @@ by the model alone, so a number keeps its leading zeros and a password `1e3` sta
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -165,13 +166,21 @@ def _put(tree: dict[str, Any], key: Key, value: object, source: str, places: dic
 
 def _problem(detail: ErrorDetails, places: Mapping[Key, str], where: str) -> str:
     key = detail["loc"]
-    known = next((places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places), where)
+    known = next((places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places), None)
+    # A rule over several keys belongs to none of them; its words name them, and the first that was given is the place.
+    known = known or next((places[named] for named in _named(detail) if named in places), where)
     if detail["type"] == "extra_forbidden":
         text = f"unknown key{_suggestion(key)}"
     else:
         words = _WORDS.get(detail["type"])
         text = words.format(**detail.get("ctx", {})) if words else detail["msg"]
     return f"{known}: {_dotted(key)}: {text}" if key else f"{known}: {text}"
+
+
+def _named(detail: ErrorDetails) -> Iterator[Key]:
+    """The keys that an error's words are about, as in `sip.bind`, within the section the error was found in."""
+    words = re.findall(r"[a-z_.]+[a-z]", str(detail.get("ctx", {}).get("error", "")))
+    return (key for word in words for key in (tuple(word.split(".")), (*detail["loc"], *word.split("."))))
 
 
 def _suggestion(key: Key) -> str:

@@ -11,6 +11,8 @@ from protocols.net import Address, Flow
 from protocols.sip.message import Request
 from provisioning.config import SipConfig
 
+RESPONSES_PER_REQUEST = 10
+"""How many responses a second are taken from an address, as a multiple of its requests."""
 MAX_TRACKED_CLIENTS = 20_000
 _UNTRUSTED_HEADERS = frozenset(("p-asserted-identity", "p-preferred-identity", "history-info", "diversion"))
 
@@ -59,6 +61,7 @@ class Admission:
         self._networks = [ip_network(text) for text in config.trusted_peers]
         self._known: dict[str, bool] = {}
         self._rate = RateLimit(config.requests_per_second)
+        self._response_rate = RateLimit(RESPONSES_PER_REQUEST * config.requests_per_second)
 
     def trusted(self, host: str) -> bool:
         """True for a configured peer."""
@@ -72,9 +75,10 @@ class Admission:
             known = self._known[host] = any(address in network for network in self._networks)
         return known
 
-    def within_rate(self, flow: Flow, now: float) -> bool:
+    def within_rate(self, flow: Flow, now: float, *, response: bool = False) -> bool:
         """Before a message is even parsed: may this source send one more? Trusted peers are judged by client later."""
-        return self.trusted(flow.remote.host) or self._rate.allows(flow.remote.host, now)
+        rate = self._response_rate if response else self._rate
+        return self.trusted(flow.remote.host) or rate.allows(flow.remote.host, now)
 
     def client_address(self, request: Request, flow: Flow) -> Address:
         """Where the request comes from, as far as it can be believed."""

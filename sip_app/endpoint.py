@@ -116,6 +116,7 @@ class SipEndpoint:
         limits = Limits(
             config.sip.max_message_bytes,
             config.sip.max_connections,
+            config.sip.max_connections_per_address,
             config.sip.connection_idle_timeout,
             config.sip.connection_first_message_timeout,
         )
@@ -278,10 +279,15 @@ class SipEndpoint:
     def data_received(self, data: bytes, flow: Flow) -> None:
         """One message from a socket. Nothing it may contain raises."""
         now = self.loop.time()
-        if len(data) < 16 or (data[:4] != b"SIP/" and not self._admission.within_rate(flow, now)):
+        if len(data) < 16 or not self._admission.within_rate(flow, now, response=data[:4] == b"SIP/"):
             return
         try:
-            message = parse_message(data, max_bytes=self._sip.max_message_bytes, max_header_lines=self._sip.max_headers)
+            message = parse_message(
+                data,
+                max_bytes=self._sip.max_message_bytes,
+                max_header_bytes=self._sip.max_header_bytes,
+                max_header_lines=self._sip.max_headers,
+            )
         except SipParseError as error:
             log.debug("sip.unreadable", peer=str(flow.remote), error=str(error))
             return

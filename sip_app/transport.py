@@ -50,6 +50,7 @@ class Limits:
 
     message_bytes: int = 65_535
     connections: int = 1_000
+    connections_per_address: int = 100
     idle_timeout: float = 3_700.0
     first_message_timeout: float = 15.0
 
@@ -297,10 +298,13 @@ class Transports:
         return flow
 
     def accepted(self, stream: _Stream, local: Address, remote: Address) -> Flow | None:
-        """Number a new connection; None when there are too many."""
+        """Number a new connection; None when there are too many, altogether or from that address."""
         if len(self._streams) >= self.limits.connections:
             return None
         local, remote = (Address(host.removeprefix(_MAPPED), port) for host, port in (local, remote))
+        flows = (known.flow for known in self._streams.values())
+        if sum(1 for flow in flows if flow and flow.remote.host == remote.host) >= self.limits.connections_per_address:
+            return None
         flow = Flow("tcp", local, remote, next(self._ids))
         self._streams[flow.id] = stream
         return flow

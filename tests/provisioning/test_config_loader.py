@@ -102,6 +102,13 @@ def test_a_mistake_is_one_line_with_file_line_and_key(tmp_path: Path, text: str,
     assert found[0].startswith(expected)
 
 
+def test_a_rule_over_several_keys_names_the_line_of_the_one_that_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "dialcast.yaml"
+    path.write_text("domain: example.com\nsip:\n  bind: 192.0.2.1\n")
+    with pytest.raises(ConfigError, match=r"dialcast.yaml:3: subscribers: sample passwords"):
+        load_config(path, {})
+
+
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert len(problems(tmp_path, "sip: {port: x, tcp: maybe}\nlog: {level: z}")) == 3
 

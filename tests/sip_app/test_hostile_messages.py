@@ -143,6 +143,17 @@ def test_silent_connections_and_too_many_connections_are_cut(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
+def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, max_connections=50, max_connections_per_address=2) as world:
+            phones = [await world.phone("9", transport="tcp", register=False) for _ in range(3)]
+            await asyncio.wait_for(phones[2].reading, 1)
+            assert not phones[0].reading.done()
+            assert not phones[1].reading.done()
+
+    asyncio.run(scenario())
+
+
 def test_messages_in_pieces_and_several_at_once_are_understood_on_a_stream(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:
