@@ -6,6 +6,7 @@ by the model alone, so a number keeps its leading zeros and a password `1e3` sta
 """
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -166,9 +167,10 @@ def _put(tree: dict[str, Any], key: Key, value: object, source: str, places: dic
 
 def _problem(detail: ErrorDetails, places: Mapping[Key, str], where: str) -> str:
     key = detail["loc"]
-    known = next((places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places), None)
     # A rule over several keys belongs to none of them; its words name them, and the first that was given is the place.
-    known = known or next((places[named] for named in _named(detail) if named in places), where)
+    named = [places[name] for name in _named(detail) if name in places and name != key]
+    around = [places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places]
+    known = next(iter([*named, *around]), where)
     if detail["type"] == "extra_forbidden":
         text = f"unknown key{_suggestion(key)}"
     else:
@@ -180,7 +182,9 @@ def _problem(detail: ErrorDetails, places: Mapping[Key, str], where: str) -> str
 def _named(detail: ErrorDetails) -> Iterator[Key]:
     """The keys that an error's words are about, as in `sip.bind`, within the section the error was found in."""
     words = re.findall(r"[a-z_.]+[a-z]", str(detail.get("ctx", {}).get("error", "")))
-    return (key for word in words for key in (tuple(word.split(".")), (*detail["loc"], *word.split("."))))
+    inner = ((*detail["loc"], *word.split(".")) for word in words)
+    outer = (tuple(word.split(".")) for word in words if "." in word)
+    return itertools.chain(outer, inner)
 
 
 def _suggestion(key: Key) -> str:
