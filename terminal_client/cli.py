@@ -28,6 +28,7 @@ from terminal_client.outcome import INTERRUPTED, Choice, Outcome, PhoneOptions
 from terminal_client.phone import Phone
 from terminal_client.screen import TerminalScreen
 from terminal_client.signalling import LineOptions, open_line
+from terminal_client.sip_text import printable
 from terminal_client.streams import MediaOptions
 
 USAGE = 1
@@ -242,7 +243,7 @@ def _run(options: PhoneOptions, journal: Journal, act: Callable[[Phone], Awaitab
     outcome = asyncio.run(main())
     if outcome.code:
         words = f"{outcome.status} {outcome.reason}" if outcome.status else outcome.reason
-        typer.echo(f"dialcast phone: {words}", err=True)
+        typer.echo(f"dialcast phone: {printable(words)}", err=True)
     raise typer.Exit(outcome.code)
 
 

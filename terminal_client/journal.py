@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from terminal_client.sip_text import printable
+
 LEVELS = ("debug", "info", "warning", "error")
 Level = Literal["debug", "info", "warning", "error"]
 Value = str | int | float | bool | None
@@ -40,4 +42,5 @@ class Journal:
             self.write(json.dumps({"event": name, "level": level, "ts": wall, "mono": at, **fields}))
         else:
             told = " ".join(f"{key}={value}" for key, value in fields.items())
-            self.write(f"{time.strftime('%H:%M:%S', time.localtime(wall))} {level:7} {name} {told}".rstrip())
+            at_clock = time.strftime("%H:%M:%S", time.localtime(wall))
+            self.write(printable(f"{at_clock} {level:7} {name} {told}".rstrip()))

@@ -40,7 +40,7 @@ from terminal_client.streams import (
     Role,
     StreamSilent,
 )
-from terminal_client.video_buffer import BufferCounts, VideoBuffer
+from terminal_client.video_buffer import VideoBuffer
 from terminal_client.video_encoder import CLOCK_RATE, AccessUnit, VideoEncoder
 
 SILENT_AFTER: Final = 2.0
@@ -67,7 +67,8 @@ class MediaSession:
         self._muted = False
         self._receiving = False
         self._buffer = VideoBuffer()
-        self._past: list[BufferCounts] = []
+        self._lost_before = 0
+        """Pictures lost in streams that ended."""
         self._buffer_ssrc: int | None = None
         self._buffer_timer: asyncio.TimerHandle | None = None
         self._viewer: PictureReceiver | None = None
@@ -279,7 +280,7 @@ class MediaSession:
             return
         if packet.ssrc != self._buffer_ssrc:
             if self._buffer_ssrc is not None:
-                self._past.append(self._buffer.counts)
+                self._lost_before += self._buffer.counts.frames_lost
                 self._buffer = VideoBuffer()
             self._buffer_ssrc = packet.ssrc
         for picture in self._buffer.put(packet, now):
@@ -362,7 +363,7 @@ class MediaSession:
             self._recorder = None
 
     def _frames_lost(self) -> int:
-        lost = sum(counts.frames_lost for counts in (*self._past, self._buffer.counts))
+        lost = self._lost_before + self._buffer.counts.frames_lost
         return lost + (0 if self._viewer is None else self._viewer.undecodable)
 
     def _report(self) -> MediaReport:

@@ -8,7 +8,7 @@ part (origin, version) and lives in another process. Offers stay small: an INVIT
 import re
 from dataclasses import replace
 
-from protocols.net import Address, is_numeric
+from protocols.net import Address, is_host
 from protocols.sdp import (
     Candidate,
     Direction,
@@ -79,7 +79,7 @@ def read(sdp: str, ours: str) -> RemoteMedia:
         if remote is None or local is None or remote.rejected or not remote.is_rtp or remote.is_tcp:
             return None
         chosen = select_format(remote, PREFERENCES[kind])
-        if chosen is None or not is_numeric(remote.connection):
+        if chosen is None or not is_host(remote.connection):
             return None
         return RemoteStream(
             address=Address(remote.connection, remote.port),

@@ -28,6 +28,9 @@ LONGEST_STEP: Final = 10 * CLOCK_RATE
 LATE: Final = 0.200
 """Seconds between a picture's arrival and its showing after which it counts as late."""
 
+MAX_QUEUED: Final = 240
+"""Pictures that may wait for the decoder: a replay of two seconds at twice any usual rate."""
+
 
 class PictureReceiver:
     """Decodes, remembers the last picture, records. Events go to `tell`, called from the thread."""
@@ -59,8 +62,11 @@ class PictureReceiver:
         self._thread.start()
 
     def put(self, picture: CodedPicture) -> None:
-        """Queue a picture for decoding; never blocks."""
-        self._queue.put(picture)
+        """Queue a picture for decoding; never blocks. With too many waiting it is dropped, and a keyframe wanted."""
+        if self._queue.qsize() < MAX_QUEUED:
+            self._queue.put(picture)
+        else:
+            self._broken()
 
     def last_picture(self) -> Plane | None:
         """The picture shown last, as yuv420p planes."""

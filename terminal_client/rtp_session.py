@@ -52,6 +52,10 @@ PACE_BURST: Final = 4
 """Packets that go out at once; the rest of a picture follows in steps, so that no queue on the way overflows."""
 HISTORY: Final = 1024
 """Packets kept for NACK."""
+RESEND_BURST: Final = 64
+"""Packets that may be asked for again at once; the allowance comes back at RESEND_RATE a second. Requests are easily
+forged, and each octet of them could cost hundreds of our uplink."""
+RESEND_RATE: Final = 200.0
 RECEIVE_BUFFER: Final = 1 << 20
 BIND_ATTEMPTS: Final = 50
 _TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
@@ -98,6 +102,7 @@ class RtpSession:
         self._last_fir: int | None = None
         self._cname = secrets.token_hex(8).encode()
         self._retransmitted = self._nacks_sent = 0
+        self._resends, self._resent_at = float(RESEND_BURST), 0.0
         self._round_trip: float | None = None
 
     async def open(self, host: str) -> LocalStream:
@@ -264,15 +269,20 @@ class RtpSession:
                         self._last_fir = numbers[-1]
                         self._user.keyframe_wanted()
                 case Nack(sequences=sequences):
-                    self._retransmit(sequences)
+                    self._retransmit(sequences, now)
 
     def _measure(self, blocks: Sequence[ReportBlock]) -> None:
         for block in blocks:
             if block.ssrc == self.ssrc:
                 self._round_trip = round_trip(block, rtcp.middle_ntp(rtcp.ntp_time(time.time())))
 
-    def _retransmit(self, sequences: Sequence[int]) -> None:
+    def _retransmit(self, sequences: Sequence[int], now: float) -> None:
+        self._resends = min(RESEND_BURST, self._resends + (now - self._resent_at) * RESEND_RATE)
+        self._resent_at = now
         for sequence in sequences:
+            if self._resends < 1:
+                break
+            self._resends -= 1
             data = self._history.get(sequence)
             if data is not None:
                 self._retransmitted += 1

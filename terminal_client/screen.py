@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from terminal_client.sip_text import printable
 from terminal_client.streams import MediaStats, Role
 
 CHOICES = {
@@ -98,6 +99,7 @@ class TerminalScreen:
 
     def say(self, text: str) -> None:
         """One more line."""
+        text = printable(text)
         self._recent.append(text)
         if self._live is None:
             sys.stdout.write(text + "\n")

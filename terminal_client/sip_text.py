@@ -1,4 +1,7 @@
-"""Reading a header or the body from the text of a SIP message that pjsua2 already validated (RFC 3261 section 7.3)."""
+"""Reading a header or the body from the text of a SIP message that pjsua2 already validated (RFC 3261 section 7.3).
+
+`printable` makes what was read fit to be shown.
+"""
 
 import re
 
@@ -8,6 +11,11 @@ def header(message: str, name: str, compact: str = "") -> str:
     names = f"{name}|{compact}" if compact else name
     found = re.search(rf"^(?:{names})[ \t]*:[ \t]*(.*(?:\r?\n[ \t].*)*)", _head(message), re.IGNORECASE | re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
+
+
+def printable(text: str) -> str:
+    """A stranger's text as it may be shown on a terminal: nothing that moves the cursor or starts a new line."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def body(message: str) -> str:

@@ -24,7 +24,8 @@ FIR_AFTER: Final = 3
 """Unanswered PLIs after which FIRs (RFC 5104) go along with them."""
 MAX_STORED: Final = 1024
 MAX_JUMP: Final = 3000
-"""A sequence number further away than this is a stream that started over (RFC 3550 A.1, MAX_DROPOUT)."""
+"""A sequence number further away than this, from the newest or from the one waited for, is a stream that started over
+(RFC 3550 A.1, MAX_DROPOUT)."""
 MAX_NACKS: Final = 64
 SHORTEST_INTERVAL: Final = 90_000 // 61
 """Between pictures at 60 Hz; anything less is no frame rate."""
@@ -112,7 +113,7 @@ class VideoBuffer:
         if self._next is None or highest is None:
             self._next = sequence
             self._wish.arise(now + REPLAY_PATIENCE)
-        elif abs(sequence - highest) > MAX_JUMP:
+        elif abs(sequence - highest) > MAX_JUMP or sequence - self._next > MAX_JUMP:
             self._start_over(packet.sequence)
             sequence = packet.sequence
         elif sequence < self._next:

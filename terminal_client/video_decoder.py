@@ -7,6 +7,9 @@ import numpy as np
 
 from terminal_client.stamp import Plane
 
+MAX_PIXELS = 4096 * 2304
+"""A few octets can announce a picture that takes hundreds of megabytes; such a stream counts as rubbish."""
+
 
 class VideoDecoder:
     """Decodes one stream. Not thread-safe; `decode` releases the GIL while it works."""
@@ -15,6 +18,7 @@ class VideoDecoder:
         context = av.CodecContext.create("h264", "r")
         assert isinstance(context, av.VideoCodecContext)
         context.thread_count = 1
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         context.flags |= av.codec.context.Flags.low_delay
         self._context = context
 
