@@ -62,7 +62,7 @@ class OperatorDoor:
         try:
             request = json.loads(line)
             command = request["command"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return {"ok": False, "error": "not a command"}
         match command:
             case "list":
