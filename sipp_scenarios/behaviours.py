@@ -112,15 +112,26 @@ def _register(options: Options) -> Iterator[str]:
 
 
 def _go_live(options: Options) -> Iterator[str]:
-    yield from _with_media("go_live", options, "live")
+    with _call("go_live", options) as call:
+        call.answered()
+        yield from _streams("live", call)
+        yield _answers(call.finished(options.load.hold + 30))
 
 
 def _watch(options: Options) -> Iterator[str]:
-    yield from _with_media("watch", options, "watching")
+    with _call("watch", options) as call:
+        call.answered()
+        yield from _streams("watching", call)
+        seen = call.finished(options.load.hold + 30)
+        for kind, received in call.media.received.items():
+            yield f"{kind}: {len(received.packets)} packets received, {received.lost()} lost"
+        if call.media.received["video"].packets:
+            yield f"video: {len(call.media.pictures())} pictures decoded"
+        yield _answers(seen)
 
 
-def _with_media(scenario: str, options: Options, doing: str) -> Iterator[str]:
-    with Call(
+def _call(scenario: str, options: Options) -> Call:
+    return Call(
         scenario,
         options.server,
         options.account,
@@ -129,21 +140,21 @@ def _with_media(scenario: str, options: Options, doing: str) -> Iterator[str]:
         clip=options.clip,
         voice=options.voice,
         transport=options.transport,
-    ) as call:
-        call.answered()
-        for stream in call.answer.values():
-            yield f"{doing}: {stream.kind} {stream.encoding} with {stream.host}:{stream.port}"
-        seen = call.finished(options.load.hold + 30)
-        for kind, received in call.media.received.items():
-            yield f"{kind}: {len(received.packets)} packets received, {received.lost()} lost"
-        if call.media.received["video"].packets:
-            yield f"video: {len(call.media.pictures())} pictures decoded"
-        yield "messages: " + ", ".join(message.start_line for message in seen if not message.sent)
+    )
+
+
+def _streams(doing: str, call: Call) -> Iterator[str]:
+    for stream in call.answer.values():
+        yield f"{doing}: {stream.kind} {stream.encoding} with {stream.host}:{stream.port}"
+
+
+def _answers(seen: list[Traced]) -> str:
+    return "messages: " + ", ".join(message.start_line for message in seen if not message.sent)
 
 
 def _ordinary_call(options: Options) -> Iterator[str]:
     seen = ordinary_call(options.server, options.account, options.peer, options.load.hold)
-    yield "the caller saw: " + ", ".join(message.start_line for message in seen if not message.sent)
+    yield _answers(seen)
 
 
 def _code_call(options: Options) -> Iterator[str]:
