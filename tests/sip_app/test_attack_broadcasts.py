@@ -1,7 +1,9 @@
 """Calls made to leave something behind: half-made broadcasts, stopped clocks, calls nobody ends."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from provisioning.config import Config
 from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.media import plan_source
+from sip_app.broadcast.operator import OperatorDoor
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.calls import Rejected
 
@@ -189,6 +192,28 @@ def test_a_leg_that_flaps_is_asked_after_by_one_task_and_leaves_nothing_behind()
         group.viewers.clear()
         await asyncio.sleep(0.1)
         assert not made.silent
+
+    asyncio.run(scenario())
+
+
+def test_the_operators_door_answers_whatever_is_pushed_through_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        _, made = service()
+        door = OperatorDoor(made, tmp_path / "door")
+        await door.start()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "door")
+        for line in (
+            b"[" * 4000,
+            b"\xff\x00",
+            b"[]",
+            b'"command"',
+            b'{"command":{}}',
+            b'{"command":"stop","number":[1]}',
+        ):
+            writer.write(line + b"\n")
+            assert json.loads(await asyncio.wait_for(reader.readline(), 2))["ok"] is False
+        writer.close()
+        await door.stop()
 
     asyncio.run(scenario())
 
