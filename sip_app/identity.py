@@ -62,14 +62,14 @@ class Identity:
         if given is None:
             if self._guests and request.method == "INVITE":
                 return Caller(ANONYMOUS, number_of(ANONYMOUS), False, admitted.client)
-            raise self.challenged(request)
-        aor = await self._authenticate(request, given)
+            raise self.challenged(request, admitted.client.host)
+        aor = await self._authenticate(request, given, admitted.client.host)
         if self._plan.aor(request.from_.uri) != aor or (registering and self._plan.aor(request.to.uri) != aor):
             log.warning("identity.mismatch", aor=aor, peer=str(admitted.client))
             raise Rejected(403, "From Is Not You")
         return Caller(aor, number_of(aor), True, admitted.client)
 
-    async def _authenticate(self, request: Request, given: AuthParams) -> str:
+    async def _authenticate(self, request: Request, given: AuthParams, client: str) -> str:
         name = given.get("username")
         aor = self._plan.expand(name)
         subscriber = await self._credentials.find(aor)
@@ -77,17 +77,17 @@ class Identity:
         if subscriber is not None and subscriber.enabled and name == subscriber.number:
             secret = subscriber.ha1_for(self._algorithm)
         if credentials_algorithm(given) != self._algorithm:
-            raise self.challenged(request)
-        verdict = verify(given, request.method, secret, self._nonces, self._clock())
+            raise self.challenged(request, client)
+        verdict = verify(given, request.method, secret, self._nonces, self._clock(), client=client)
         if verdict == "ok":
             return aor
         if verdict == "failed":
             log.info("identity.refused", user=name[:64], method=request.method)
-        raise self.challenged(request, stale=verdict == "stale")
+        raise self.challenged(request, client, stale=verdict == "stale")
 
-    def challenged(self, request: Request, *, stale: bool = False) -> Rejected:
-        """The refusal that asks for credentials."""
-        nonce = self._nonces.issue(self._clock())
+    def challenged(self, request: Request, client: str, *, stale: bool = False) -> Rejected:
+        """The refusal that asks the host `client` for credentials: only from there can it be answered."""
+        nonce = self._nonces.issue(self._clock(), client)
         value = str(challenge(self._realm, nonce, self._algorithm, stale=stale))
         if request.method == "REGISTER":
             return Rejected(401, headers=(("WWW-Authenticate", value),))

@@ -109,7 +109,7 @@ class ApplicationServer:
             endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
         elif not request.to.tag:
             if self._identity.must_ask(admitted):
-                endpoint.reject(tx, request, self._identity.challenged(request))
+                endpoint.reject(tx, request, self._identity.challenged(request, admitted.client.host))
                 return
             endpoint.serve(tx, request, self._serve(tx, admitted))
         elif (dialog := endpoint.dialogs.get(incoming_id(request))) is not None:
@@ -203,7 +203,7 @@ class ApplicationServer:
             await self._as_callee(tx, request, caller, ServiceNumber(call.target), call)
             return
         if not caller.authenticated:
-            raise self._identity.challenged(request)
+            raise self._identity.challenged(request, caller.client_address.host)
         if "@" in call.target and not call.target.endswith(f"@{self._plan.domain}"):
             user, _, host = call.target.partition("@")
             await self._leave(tx, request, caller, ForeignTarget(SipUri(host, user), call.target), call)
@@ -230,7 +230,7 @@ class ApplicationServer:
             return
         channel = diverted.diverted_by if diverted is not None else None
         if not caller.authenticated and channel is None:
-            raise self._identity.challenged(request)
+            raise self._identity.challenged(request, caller.client_address.host)
         call = IncomingCall(self.endpoint, tx, request, caller, channel)
         if isinstance(target, ServiceCode):
             await self._codes.serve(call, target.text)

@@ -55,15 +55,18 @@ class NonceSource:
         self._counts: dict[str, int] = {}
         self._forgotten_until = 0.0
 
-    def issue(self, now: float) -> str:
-        """A fresh nonce."""
+    def issue(self, now: float, client: str = "") -> str:
+        """A fresh nonce, good for this client host only: whoever answers it received it, so its source is not forged."""
         stamp = f"{int(now * 1000):x}-{secrets.token_hex(6)}"
-        return f"{stamp}-{self._sign(stamp)}"
+        return f"{stamp}-{self._sign(stamp, client)}"
 
-    def use(self, nonce: str, nc: int | None, now: float) -> bool:
-        """Record one use with nonce count `nc`. False: not ours, too old, or the count did not rise (a replay)."""
+    def use(self, nonce: str, nc: int | None, now: float, client: str = "") -> bool:
+        """Record one use with nonce count `nc`.
+
+        False: not ours, not this client's, too old, or the count did not rise (a replay).
+        """
         stamp, _, signature = nonce.rpartition("-")
-        if not hmac.compare_digest(self._sign(stamp).encode(), signature.encode("utf-8", "replace")):
+        if not hmac.compare_digest(self._sign(stamp, client).encode(), signature.encode("utf-8", "replace")):
             return False
         issued = int(stamp.partition("-")[0], 16) / 1000
         if not now - self._lifetime <= issued <= now + _CLOCK_SKEW:
@@ -90,8 +93,8 @@ class NonceSource:
             del self._counts[oldest]
             self._forgotten_until = max(self._forgotten_until, issued)
 
-    def _sign(self, stamp: str) -> str:
-        mac = hashlib.blake2b(stamp.encode("utf-8", "replace"), key=self._secret[:64], digest_size=10)
+    def _sign(self, stamp: str, client: str) -> str:
+        mac = hashlib.blake2b(f"{stamp} {client}".encode("utf-8", "replace"), key=self._secret[:64], digest_size=10)
         return mac.hexdigest()
 
 
@@ -132,12 +135,14 @@ def verify(
     nonces: NonceSource,
     now: float,
     *,
+    client: str = "",
     allow_without_qop: bool = False,
 ) -> Verdict:
     """Judge credentials against `secret`, the HA1 for their algorithm (None for an unknown user: takes as long).
 
-    "stale": the password is right, but the nonce too old or used before; challenge again with stale=true. `now` is
-    Unix seconds. `allow_without_qop` admits RFC 2069 clients, whose nonces can be replayed within their lifetime.
+    "stale": the password is right, but the nonce too old, used before, or issued to another host than `client`;
+    challenge again with stale=true. `now` is Unix seconds. `allow_without_qop` admits RFC 2069 clients, whose nonces
+    can be replayed within their lifetime.
     """
     algorithm = credentials_algorithm(credentials)
     qop = credentials.get("qop")
@@ -153,7 +158,7 @@ def verify(
             count = int(credentials.get("nc")[:8], 16)
         except ValueError:
             return "failed"
-    return "ok" if nonces.use(credentials.get("nonce"), count, now) else "stale"
+    return "ok" if nonces.use(credentials.get("nonce"), count, now, client) else "stale"
 
 
 def choose_challenge(challenges: Iterable[AuthParams]) -> AuthParams | None:

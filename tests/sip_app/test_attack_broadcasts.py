@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ua import OFFER
+from ua import DOMAIN, OFFER, running
 
 from protocols.control import Command, HelloReply, LegBack, LegInfo, LegLost, LegMedia, ReplaceSource
 from protocols.net import Address, Flow
-from protocols.sip.message import Headers, Request
+from protocols.sip.digest import NonceSource
+from protocols.sip.message import Headers, Request, make_response
 from provisioning.config import Config
 from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
@@ -221,3 +222,24 @@ def test_the_operators_door_answers_whatever_is_pushed_through_it(tmp_path: Path
 def test_an_offer_with_brackets_round_its_address_asks_the_relay_to_send_nowhere() -> None:
     plan = plan_source(OFFER.replace(b"IP4 127.0.0.1\r\nt=", b"IP6 [::1]\r\nt="), Config().media)
     assert {media.rtp.host for media in plan.leg("a", "1001", "127.0.0.1").media} == {"0.0.0.0"}
+
+
+def test_a_challenge_answered_from_another_address_is_asked_again(tmp_path: Path) -> None:
+    """Else a subscriber could call in a victim's name, and the victim would get the stream."""
+    nonces = NonceSource(b"secret")
+    nonce = nonces.issue(1000.0, "192.0.2.66")
+    assert not nonces.use(nonce, 1, 1001.0, "192.0.2.1")
+    assert nonces.use(nonce, 1, 1001.0, "192.0.2.66")
+
+    async def scenario() -> None:
+        async with running(tmp_path, None) as world:
+            phone = await world.phone("1001", register=False)
+            assert (await phone.register()).status == 200
+            identity = world.server._identity
+            request = phone.build("INVITE", f"sip:8888@{DOMAIN}", body=OFFER)
+            refusal = identity.challenged(request, "192.0.2.66")
+            challenge = make_response(request, refusal.status, headers=refusal.headers)
+            again = await phone.ask(phone.authorized(request, challenge))
+            assert again.status == 407 and "stale=true" in again.headers.all("proxy-authenticate")[0]
+
+    asyncio.run(scenario())
