@@ -56,7 +56,7 @@ class NonceSource:
         self._forgotten_until = 0.0
 
     def issue(self, now: float, client: str = "") -> str:
-        """A fresh nonce, good for this client host only: whoever answers it received it, so its source is not forged."""
+        """A fresh nonce, good for this client host only: whoever answers it received it, so no forged source can."""
         stamp = f"{int(now * 1000):x}-{secrets.token_hex(6)}"
         return f"{stamp}-{self._sign(stamp, client)}"
 
