@@ -114,6 +114,7 @@ def demo(
     """Show a whole broadcast: real processes, real footage and voices, three viewers; measured and judged."""
     from rich.console import Console
 
+    from dialcast.demo.actor import DemoError
     from dialcast.demo.show import show
     from dialcast.footage import FootageError
 
@@ -121,7 +122,7 @@ def demo(
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     try:
         raise typer.Exit(asyncio.run(show(out, console)))
-    except FootageError as error:
+    except (DemoError, FootageError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 

@@ -61,6 +61,8 @@ class Verdict:
     latency_ms_p95: float | None
     dial_to_picture_ms: float | None
     dial_to_live_ms: float | None
+    replayed_ms: float | None
+    """How long before the viewer dialled its first picture was captured; above 0 it came out of the relay's cache."""
     failures: tuple[str, ...]
 
     @property
@@ -129,6 +131,7 @@ def judge(
         latency_ms_p95=_percentile(latencies, 95),
         dial_to_picture_ms=_since(viewer.dialled_at, viewer.media.first_picture_at),
         dial_to_live_ms=_since(viewer.dialled_at, live[0][0] if live else None),
+        replayed_ms=_since(known[0].sent.captured_at, viewer.dialled_at) if known and known[0].sent else None,
         failures=(*failures, *audio_failures),
     )
 

@@ -215,12 +215,12 @@ def _sip_arrow(event: Event, at: float, source: str, target: str) -> Iterator[Ar
     match method:
         case "REGISTER":
             meaning = "the phone says where it is"
-        case "INVITE" if number.startswith("*21*"):
-            meaning = "the terminal forwards its own number to the service number (CFU)"
+        case "INVITE" if number.startswith(("*", "#")):
+            meaning = "a service code of the terminal's own: forward my number (CFU)"
         case "INVITE" if target == AS:
             meaning = f"calls {number}" + (", offering media" if has_sdp else "")
         case "PRACK":
-            meaning = "the 183 arrived"
+            meaning = "the provisional answer arrived"
         case "ACK" | "CANCEL" | "OPTIONS":
             meaning = line.partition(" ")[2] if method == "OPTIONS" else ""
         case "BYE":

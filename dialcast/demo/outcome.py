@@ -95,7 +95,7 @@ def _row(view: View) -> dict[str, Any]:
     for name in (
         *("dial_to_picture_ms", "dial_to_live_ms", "frames_decoded", "frames_lost", "counter_read_ratio"),
         *("psnr_db", "psnr_p5", "ssim", "audio_ok", "audio_correlation", "audio_gap_ratio"),
-        *("latency_ms_p50", "latency_ms_p95"),
+        *("latency_ms_p50", "latency_ms_p95", "replayed_ms"),
     ):
         value = getattr(verdict, name, None)
         row[name] = round(value, 3) if isinstance(value, float) else value

@@ -21,6 +21,11 @@ class Scene:
     clip: Path
     voice: Path
 
+    @property
+    def stayed(self) -> tuple[str, ...]:
+        """The viewers whose calls the end of the broadcast has to end: a single one hangs up before."""
+        return self.viewers if len(self.viewers) > 1 else ()
+
     def report(self, out: Path) -> Path:
         """The broadcaster's own report."""
         return out / f"broadcaster-{self.broadcaster}.json"
@@ -57,5 +62,9 @@ def look(scene: Scene, viewer: str, out: Path) -> View:
     except (OSError, ValueError) as error:
         return View(viewer, scene.broadcaster, None, (f"no report to judge: {error}".splitlines()[0],))
     verdict = judge(shown, seen, recording, clip=scene.clip, voice=scene.voice)
-    missing = () if snapshot.is_file() else ("no snapshot was taken",)
-    return View(viewer, scene.broadcaster, verdict, (*verdict.failures, *missing))
+    failures = [*verdict.failures]
+    if not snapshot.is_file():
+        failures.append("no snapshot was taken")
+    if viewer == MID_PICTURE_GROUP and (verdict.replayed_ms or 0) <= 0:
+        failures.append("did not begin with the picture before its call: not called between two keyframes")
+    return View(viewer, scene.broadcaster, verdict, tuple(failures))

@@ -5,22 +5,34 @@ them: the terminals are asked by keys, told their numbers, and report by events.
 """
 
 import asyncio
+import fcntl
 import shutil
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from dialcast.demo.actor import Actor, DemoError, Event
-from dialcast.demo.ladder import Arrow, check, draw, endings
+from dialcast.demo.ladder import Arrow, Ladder, check, draw, endings
 from dialcast.demo.outcome import print_arrow, print_heading, print_outcome, print_views, write_report
-from dialcast.demo.scene import BEFORE_STREAM, BROADCASTER, MID_PICTURE_GROUP, OVER_TCP, SERVICE, Scene, look, scenes
+from dialcast.demo.scene import (
+    BEFORE_STREAM,
+    BROADCASTER,
+    MID_PICTURE_GROUP,
+    OVER_TCP,
+    SERVICE,
+    Scene,
+    View,
+    look,
+    scenes,
+)
 from dialcast.footage import Footage, footage
 
-MID_GROUP = 2.9
-"""Seconds of streaming before the next viewer calls: between two keyframes, which come every two seconds."""
+MID_GROUP = 5.0
+"""Seconds of streaming before the next viewer dials: half-way between two keyframes, which come every two seconds."""
 WATCHING = 10.0
 """Seconds the first broadcast is watched by all three."""
 SWAPPED = 7.0
@@ -50,15 +62,16 @@ class Stage:
             log=self.logs / "server.log",
         )
 
-    async def open(self) -> None:
-        """Start the server; returns when it is ready."""
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Start the server, to be stopped by `stack`; returns when it is ready."""
         await self.server.start()
+        stack.push_async_callback(self._close)
         ready = await self.server.line("ready ")
         self.console.print(ready)
         self._address = dict(part.split(":", 1) for part in ready.split()[1].removeprefix("sip=").split(","))
         print_heading(self.console)
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """End everything that still runs, the server last."""
         for _, phone in self.phones:
             await phone.stop()
@@ -92,6 +105,11 @@ class Stage:
             reports.setdefault(number, []).extend(actor.events)
         return draw(self.server.events, reports)
 
+    def acts(self, arrows: list[Arrow]) -> tuple[list[Arrow], list[Arrow]]:
+        """The arrows before and after the roles were swapped."""
+        swap = self.swapped_at or float("inf")
+        return [arrow for arrow in arrows if arrow.at < swap], [arrow for arrow in arrows if arrow.at >= swap]
+
     async def print_ladder(self) -> None:
         """Print arrows as they happen, until cancelled."""
         while True:
@@ -107,38 +125,53 @@ class Stage:
 
 
 async def show(out: Path, console: Console) -> int:
-    """The whole demonstration; the exit status. Leaves report, snapshots and recordings in `out`."""
+    """The whole demonstration; the exit status. Leaves report, snapshots and recordings in `out`.
+
+    Raises DemoError when another one uses `out`, FootageError when there is nothing to show.
+    """
     started = time.monotonic()
     console.print("fetching footage and voices (once) ...")
     clips = await asyncio.to_thread(footage)
-    stage = Stage(out, _clean(out), console)
-    problems: list[str] = []
+    with _alone(out):
+        stage = Stage(out, _clean(out), console)
+        problems = await _perform(stage, clips)
+        stage.print_until(time.time() + 1)
+        console.print("judging what was seen and heard ...")
+        views = [
+            await asyncio.to_thread(look, scene, number, out) for scene in scenes(clips) for number in scene.viewers
+        ]
+        ladder = _check(stage, clips, views, problems)
+        print_views(console, views)
+        write_report(out / "report.json", ladder, views, problems)
+        print_outcome(console, out, problems, time.monotonic() - started)
+    return 1 if problems else 0
+
+
+async def _perform(stage: Stage, clips: Footage) -> list[str]:
+    """Play it all; what could not be played."""
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(stage.close)
         try:
-            await stage.open()
+            await stage.open(stack)
             printer = asyncio.create_task(stage.print_ladder())
             stack.callback(printer.cancel)
             await _play(stage, clips)
         except DemoError as error:
-            problems.append(str(error))
-    await asyncio.sleep(0)
-    stage.print_until(time.time() + 1)
-    console.print("judging what was seen and heard ...")
-    views = [await asyncio.to_thread(look, scene, number, out) for scene in scenes(clips) for number in scene.viewers]
-    first, second = scenes(clips)
+            return [str(error)]
+    return []
+
+
+def _check(stage: Stage, clips: Footage, views: list[View], problems: list[str]) -> Ladder:
+    """The first broadcast's ladder; whatever is wrong with anything goes to `problems`."""
     arrows = stage.arrows()
-    ladder = check(arrows, SERVICE, first.broadcaster, first.viewers)
-    swapped = check(
-        [arrow for arrow in arrows if arrow.at > stage.swapped_at], SERVICE, second.broadcaster, second.viewers
-    )
-    problems += ladder.problems + [f"after the swap: {problem}" for problem in swapped.problems]
-    problems += endings(arrows, first.broadcaster, first.viewers)
+    ladder = Ladder()
+    for scene, part in zip(scenes(clips), stage.acts(arrows), strict=True):
+        found = check(part, SERVICE, scene.broadcaster, scene.viewers)
+        wrong = [*found.problems, *endings(part, scene.broadcaster, scene.stayed)]
+        problems += [f"broadcast of {scene.broadcaster}: {problem}" for problem in wrong]
+        if not ladder.arrows:
+            ladder = found
     problems += [f"viewer {view.number} of {view.channel}: {failure}" for view in views for failure in view.failures]
-    print_views(console, views)
-    write_report(out / "report.json", ladder, views, problems)
-    print_outcome(console, out, problems, time.monotonic() - started)
-    return 1 if problems else 0
+    return ladder
 
 
 async def _play(stage: Stage, clips: Footage) -> None:
@@ -148,13 +181,17 @@ async def _play(stage: Stage, clips: Footage) -> None:
     early = stage.viewer(first, BEFORE_STREAM)
     await broadcaster.start()
     await broadcaster.wait("phone.cfu_activated")
+    started = time.time()
     await early.start()
+    to_dial = (await early.wait("phone.dialled"))["ts"] - started
     await early.wait("phone.joined")
     broadcaster.press("s")
+    sending = (await broadcaster.wait("phone.sending"))["ts"]
     await early.wait("phone.live")
-    await asyncio.sleep(MID_GROUP)
+    await asyncio.sleep(sending + MID_GROUP - to_dial - time.time())
     late, reliable = stage.viewer(first, MID_PICTURE_GROUP), stage.viewer(first, OVER_TCP, transport="tcp")
     await late.start()
+    await late.wait("phone.dialled")
     await reliable.start()
     await late.wait("phone.live")
     await reliable.wait("phone.live")
@@ -169,7 +206,6 @@ async def _play(stage: Stage, clips: Footage) -> None:
     await swapped.start()
     await swapped.wait("phone.sending")
     await swapped.wait("phone.cfu_activated")
-    await asyncio.sleep(MID_GROUP)
     await viewer.start()
     await viewer.wait("phone.live")
     await asyncio.sleep(SWAPPED)
@@ -177,6 +213,18 @@ async def _play(stage: Stage, clips: Footage) -> None:
     await viewer.ended()
     swapped.press("q")
     await swapped.ended()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder against a second demonstration. Raises DemoError when one runs."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(f"another demonstration runs in {out}: wait for it, or choose another --out") from None
+        yield
 
 
 def _clean(out: Path) -> Path:
