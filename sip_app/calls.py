@@ -156,7 +156,7 @@ class IncomingCall:
         state = replace(state, app=dict(app or {}), session_interval=interval, session_we_refresh=we_refresh)
         dialog = Dialog(endpoint, state, self._server)
         await endpoint.save(dialog)
-        if self.cancelled:
+        if self.cancelled or self._answered:  # meanwhile it was given up, or refused by the service
             endpoint.forget(dialog)
             raise CallGone
         self._answered = True

@@ -35,7 +35,7 @@ from protocols.control import (
     expect,
 )
 from protocols.control_amp import ControlCall, RefusedError
-from protocols.net import Address
+from protocols.net import Address, is_host
 from provisioning.config import ControlConfig
 
 CALL_TIMEOUT = 3.0
@@ -193,7 +193,11 @@ class RelayLink:
 
     def _endpoint(self) -> Any:
         host, port = self.address
-        plain: Any = endpoints.HostnameEndpoint(self._reactor, host, port, timeout=CALL_TIMEOUT)
+        # A number needs no resolver, whose threads live only as long as Twisted itself runs the loop.
+        kind: Any = endpoints.HostnameEndpoint
+        if is_host(host):
+            kind = endpoints.TCP6ClientEndpoint if ":" in host else endpoints.TCP4ClientEndpoint
+        plain: Any = kind(self._reactor, host, port, timeout=CALL_TIMEOUT)
         if self._config.tls_certificate is None or self._config.tls_key is None or self._config.tls_ca is None:
             return plain
         own = ssl.PrivateCertificate.loadPEM(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -39,6 +40,9 @@ JOIN_FEATURE = "+g.dialcast.join"
 """Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
 RETRY_AFTER = [("Retry-After", "2")]
 
+Description = Callable[[int], bytes]
+"""Our side of a call as SDP, under the o= version it is given; a call restored from the store has none."""
+
 log = structlog.get_logger()
 
 
@@ -63,6 +67,7 @@ class BroadcastCalls:
             call.reject(refusal.status, refusal.reason, refusal.headers)
         except CallGone:
             log.info("broadcast.caller_gone", channel=call.caller.aor)
+            call.reject(480, "Broadcast Ended")  # heard only by a caller that is still there: the broadcast went first
         except RelayUnavailable as error:
             log.warning("broadcast.no_relay", channel=call.caller.aor, error=str(error))
             call.reject(503, "Media Relay Unavailable", RETRY_AFTER)
@@ -104,6 +109,7 @@ class BroadcastCalls:
     async def restore(self, restore_dialog: Callable[[StoredDialog], Dialog]) -> None:
         """Hold again what this server held before it died; before the first INVITE is accepted."""
         await restore(self.service, restore_dialog, self._handler)
+        self.relay_down()  # as far as anybody knows yet
 
     async def stop(self) -> None:
         """End every broadcast with a reason."""
@@ -140,7 +146,8 @@ class BroadcastCalls:
         await asyncio.sleep(self.service.config.service.orphan_grace)
         groups = list(self.service.open.values())
         log.error("relay.given_up", broadcasts=len(groups))
-        await asyncio.gather(*(end_group(self.service, group, RELAY_LOST) for group in groups))
+        for group in groups:  # each by itself: a relay that comes back now must not stop them halfway
+            self.service.spawn(end_group(self.service, group, RELAY_LOST))
 
     def relay_event(self, event: Event) -> None:
         """A report of the relay; those about groups that are gone are ignored."""
@@ -198,7 +205,8 @@ class BroadcastCalls:
     ) -> Dialog:
         """183 and join where the terminal can, else the answer at once; live on return."""
         service, before = self.service, group.state
-        body = plan.answer(leg, group.session_id, group.source_version, service.config.media.video_bitrate_max)
+        describe = _description(service, group, plan, leg)
+        body = describe(group.source_version)
         contact = service.contact(call.flow, group.number)
         if _joins(call.request, plan):
             await call.progress(183, body=body, contact=contact, reliable=True)
@@ -214,7 +222,7 @@ class BroadcastCalls:
         finally:
             if dialog is None and not group.over():
                 group.state = before
-        dialog.handler = SourceCall(service, group, dialog)
+        dialog.handler = SourceCall(service, group, dialog, describe)
         if group.over():  # it ended while the answer was being made durable
             service.spawn(dialog.bye(ENDED))
             raise CallGone
@@ -292,8 +300,9 @@ class BroadcastCalls:
             leg = await service.link.call(AddViewer(group.channel, group.epoch, spec), LegInfo)
             if group.over() or call.cancelled:
                 raise Rejected(480, "Broadcast Ended")
+            describe = _description(service, group, plan, leg)
             dialog = await call.answer(
-                body=plan.answer(leg, group.session_id),
+                body=describe(0),
                 contact=service.contact(call.flow, group.number),
                 app=group.leg_keys(spec, "sink"),
             )
@@ -301,7 +310,7 @@ class BroadcastCalls:
             if dialog is None:
                 await service.remove_leg(group, leg_id)
         viewer = Viewer(leg_id, call.caller.number, dialog, time.time())
-        dialog.handler = ViewerCall(service, group, viewer)
+        dialog.handler = ViewerCall(service, group, viewer, describe)
         if group.over():
             await dialog.bye(ENDED)
             return
@@ -316,11 +325,13 @@ class SourceCall:
     service: Broadcasting
     group: LiveGroup
     dialog: Dialog
+    describe: Description | None = None
 
     async def on_reinvite(self, offer: bytes) -> bytes:
-        """Hold, resume or a new address of the broadcaster."""
+        """Hold, resume or a new address of the broadcaster; without an offer, ours again."""
         self.group.source_version += 1
-        return await _renegotiate(self.service, self.group, self.dialog, offer, self.group.source_version)
+        self.describe = await _renegotiate(self.service, self.group, self.dialog, offer, self.describe)
+        return self.describe(self.group.source_version)
 
     async def on_info(self, request: Request) -> None:
         """Nothing a broadcaster can ask for this way."""
@@ -342,11 +353,13 @@ class ViewerCall:
     service: Broadcasting
     group: LiveGroup
     viewer: Viewer
+    describe: Description | None = None
 
     async def on_reinvite(self, offer: bytes) -> bytes:
-        """Hold, resume or a new address of this viewer; the others are not touched."""
+        """Hold, resume or a new address of this viewer; without an offer, ours again. No other is touched."""
         self.viewer.sdp_version += 1
-        return await _renegotiate(self.service, self.group, self.viewer.dialog, offer, self.viewer.sdp_version)
+        self.describe = await _renegotiate(self.service, self.group, self.viewer.dialog, offer, self.describe)
+        return self.describe(self.viewer.sdp_version)
 
     async def on_info(self, request: Request) -> None:
         """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""
@@ -360,14 +373,23 @@ class ViewerCall:
             self.service.spawn(self.service.remove_leg(self.group, self.viewer.leg_id))
 
 
-async def _renegotiate(service: Broadcasting, group: LiveGroup, dialog: Dialog, offer: bytes, version: int) -> bytes:
+async def _renegotiate(
+    service: Broadcasting, group: LiveGroup, dialog: Dialog, offer: bytes, before: Description | None
+) -> Description:
+    if not offer and before is not None:
+        return before
     plan = plan_leg(offer, "source" if dialog.app["role"] == "source" else "sink", group.formats)
     spec = plan.leg(dialog.app["leg"], dialog.app["number"], dialog.app["client"])
     try:
         leg = await service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
     except (RelayUnavailable, ControlError) as error:
         raise Rejected(503, "Media Relay Unavailable", RETRY_AFTER) from error
-    return plan.answer(leg, group.session_id, version)
+    return _description(service, group, plan, leg)
+
+
+def _description(service: Broadcasting, group: LiveGroup, plan: Plan, leg: LegInfo) -> Description:
+    bitrate = service.config.media.video_bitrate_max if plan.role == "source" else None
+    return partial(plan.answer, leg, group.session_id, video_bitrate=bitrate)
 
 
 async def _ask_keyframe(dialog: Dialog) -> None:
