@@ -66,7 +66,8 @@ class Liveness:
         elif leg.errors >= UNREACHABLE_ERRORS:
             return "unreachable"
         if heard_at is None and leg.ice:
-            return None  # nothing is sent before the join, and its user may take his time
+            # Nothing is sent before the join and its user may take his time; but is the phone still there?
+            return "silent" if silent > config.leg_timeout else None
         if heard_at is None:
             return "unanswered" if silent > config.unanswered_timeout else None
         for medium in leg.media.values():

@@ -222,11 +222,17 @@ def test_a_viewer_that_never_answers_is_cut(world: World) -> None:
     assert viewer.packets() == []
 
 
-def test_an_ice_viewer_may_take_its_time_before_it_joins(world: World) -> None:
-    world.broadcaster("audio", ice=True)
-    world.viewer("audio", ice=True)
-    world.pass_time(120, every=0.5)
+def test_an_ice_viewer_may_take_its_time_before_it_joins_but_is_asked_after(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    viewer, spec, place = world.viewer("audio", ice=True)
+    world.pass_time(14, every=0.5, each=lambda: sources["audio"].send(b"x"))
     assert lost(world) == []
+    world.pass_time(60, every=0.5, each=lambda: sources["audio"].send(b"x"))
+    assert lost(world) == [(spec.leg_id, "silent")]
+    viewer.check(place)
+    world.pass_time(2, each=lambda: sources["audio"].send(b"x"))
+    assert [e.leg_id for e in world.events if isinstance(e, LegBack)] == [spec.leg_id]
+    assert viewer.packets(), "it may still join"
 
 
 def test_ports_are_given_back_and_an_exhausted_range_is_refused_cleanly() -> None:
