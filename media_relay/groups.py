@@ -75,7 +75,10 @@ class Groups:
         if not 0 < len(group_id) <= MAX_ID:
             raise ControlError("bad-request", "group id empty or too long")
         group = Group(group_id, epoch, owner, self.config)
-        self.engine.set_group(GroupSpec(group_id, self.config.cache_seconds, self.config.cache_bytes))
+        config = self.config
+        self.engine.set_group(
+            GroupSpec(group_id, config.cache_seconds, config.cache_bytes, config.source_bitrate_max / 8)
+        )
         self.by_id[group_id] = group
         try:
             self.put(group, spec, "source", now)

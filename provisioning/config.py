@@ -150,6 +150,9 @@ class ServiceConfig(Section):
     """Broadcasts live at once; above it 486."""
     max_viewers: Count = 1_000
     """Viewers of one broadcast; above it 486."""
+    max_views_per_number: Count = 10
+    """Views one number may have of one broadcast, on its several phones; above it 486. Keeps one account
+    from taking all places."""
     second_attempt: Literal["reject", "takeover"] = "reject"
     """A number already live dials the service number again: `reject` answers 486, `takeover` moves the
     broadcast to the new call. Takeover lets a stolen password cut a broadcast off."""
@@ -226,6 +229,9 @@ class RelayConfig(Section):
     keyframe requests, shorter spares memory and the viewer's start burst."""
     cache_bytes: Annotated[int, Field(ge=0)] = 512_000
     """Most bytes of that, per group."""
+    source_bitrate_max: Annotated[int, Field(ge=64_000)] = 4_000_000
+    """Most a broadcaster may send, bit/s, sound and picture together, with bursts of a second's worth; the
+    rest is dropped. Every viewer multiplies it. Keep it well above `media.video_bitrate_max`."""
     keyframe_interval_min: Seconds = 1.0
     """Least seconds between two keyframe requests to a broadcaster. Keyframes are large: asking often
     ruins the picture for all."""

@@ -5,6 +5,7 @@ forwards what a source's accepted address sends to all outlets of the group, and
 RTCP, unknown sources) as bounded events. Times are monotonic seconds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from socket import socket
@@ -22,11 +23,13 @@ Flow = Literal["open", "trickle", "paused"]
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """A group and the bounds of its instant picture."""
+    """A group, the bounds of its instant picture, and of what its source may make us send."""
 
     group_id: str
     cache_seconds: float = 2.0
     cache_bytes: int = 512_000
+    source_bytes_per_second: float = math.inf
+    """What comes above it, beyond a second's worth at once, is not forwarded."""
 
 
 @dataclass(frozen=True, slots=True)

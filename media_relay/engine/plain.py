@@ -58,7 +58,7 @@ class _Leg:
 
 
 class _Group:
-    __slots__ = ("first", "legs", "sinks", "source", "spec", "started", "streams")
+    __slots__ = ("_allowance", "_allowed_at", "first", "legs", "sinks", "source", "spec", "started", "streams")
 
     def __init__(self, spec: GroupSpec) -> None:
         self.spec = spec
@@ -69,6 +69,18 @@ class _Group:
         self.first: dict[StreamKey, int] = {}
         """Which sink a burst starts with: the one that lost out when the socket was last full."""
         self.started: set[tuple[str, MediaKind]] = set()
+        self._allowance = spec.source_bytes_per_second
+        self._allowed_at = 0.0
+
+    def allows(self, size: int, now: float) -> bool:
+        """A token bucket one second deep: what a source sends is multiplied by its viewers, so it is bounded here."""
+        rate = self.spec.source_bytes_per_second
+        self._allowance = min(rate, self._allowance + (now - self._allowed_at) * rate)
+        self._allowed_at = now
+        if self._allowance < size:
+            return False
+        self._allowance -= size
+        return True
 
 
 class PlainEngine:
@@ -250,7 +262,7 @@ class PlainEngine:
             group, leg, inlet = peer
             leg.heard_at = now
             leg.received += 1
-            if not inlet.forward:
+            if not inlet.forward or not group.allows(size, now):
                 continue
             if sender is not None and sender != (group, inlet):
                 self.inject(sender[0].spec.group_id, sender[1].medium, sender[1].encoding, burst, now)

@@ -66,6 +66,11 @@ class LiveGroup:
         """The broadcaster's number: what viewers call."""
         return self.channel.partition("@")[0]
 
+    def views_of(self, number: str) -> int:
+        """How many calls of one number watch, or are about to."""
+        standing = sum(viewer.number == number for viewer in self.viewers.values())
+        return standing + sum(call.caller.number == number for call in self.pending)
+
     def over(self) -> bool:
         """True from the moment the end has begun."""
         return self.state == "closing"

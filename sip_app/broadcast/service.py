@@ -31,7 +31,7 @@ from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
 from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE, wants_picture
-from sip_app.broadcast.media import Plan, plan_leg, plan_source
+from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, OverlayOutcome, Rejected
@@ -39,6 +39,8 @@ from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, Overlay
 JOIN_FEATURE = "+g.dialcast.join"
 """Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
 RETRY_AFTER = [("Retry-After", "2")]
+PLAY_AGAIN = 1.0
+"""Seconds until a viewer's media is started again when the relay could not be told."""
 
 Description = Callable[[int], bytes]
 """Our side of a call as SDP, under the o= version it is given; a call restored from the store has none."""
@@ -292,12 +294,15 @@ class BroadcastCalls:
             raise Rejected(486, "This Is Your Own Broadcast")
         if len(group.viewers) + len(group.pending) > service.config.service.max_viewers:
             raise Rejected(486, "Broadcast Is Full", RETRY_AFTER)
+        if group.views_of(call.caller.number) > service.config.service.max_views_per_number:
+            raise Rejected(486, "You Watch Already")
         plan = plan_leg(call.offer, "sink", group.formats)
         leg_id = new_leg_id()
         dialog: Dialog | None = None
         try:
             spec = plan.leg(leg_id, call.caller.number, call.caller.client_address.host)
-            leg = await service.link.call(AddViewer(group.channel, group.epoch, spec), LegInfo)
+            reserved = spec if plan.ice else silenced(spec)
+            leg = await service.link.call(AddViewer(group.channel, group.epoch, reserved), LegInfo)
             if group.over() or call.cancelled:
                 raise Rejected(480, "Broadcast Ended")
             describe = _description(service, group, plan, leg)
@@ -316,6 +321,23 @@ class BroadcastCalls:
             return
         group.viewers[leg_id] = viewer
         log.info("viewer.added", channel=group.channel, viewer=viewer.number, leg=leg_id)
+        if reserved is not spec:
+            service.spawn(self._play(group, spec, dialog))
+
+    async def _play(self, group: LiveGroup, spec: LegSpec, dialog: Dialog) -> None:
+        """Start a viewer's media once it has our answer.
+
+        A phone that does no checks drops what comes before its 200: the keyframe that it was to begin with.
+        """
+        await dialog.acked.wait()
+        while not dialog.ended.is_set() and not group.over():
+            try:
+                await self.service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
+                return
+            except ControlError:
+                return  # the leg or its group is gone
+            except RelayUnavailable:
+                await asyncio.sleep(PLAY_AGAIN)
 
 
 @dataclass(slots=True, eq=False)

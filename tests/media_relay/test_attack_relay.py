@@ -28,6 +28,7 @@ from protocols.net import Address
 from protocols.rtp.classify import classify
 from protocols.rtp.packet import RtpPacket
 from protocols.rtp.rtcp import Nack, Pli, ReceiverReport, ReportBlock, Tmmbn, Tmmbr, compound
+from provisioning.config import RelayConfig
 
 VICTIM = "127.0.0.9"
 """A third party that never called anybody."""
@@ -286,3 +287,18 @@ def test_one_leg_that_fails_does_not_stop_the_visits_of_the_others(world: World)
         world.now += 0.1
         world.relay.tick(world.now)
     assert len(set(visited)) == 4 and all(visited.count(leg) > 1 for leg in set(visited))
+
+
+def test_a_broadcaster_cannot_make_us_multiply_more_than_its_bit_rate() -> None:
+    world = World(RelayConfig(port_min=30000, port_max=30999, source_bitrate_max=64_000))
+    sources, _ = world.broadcaster("audio")
+    viewer, _, _ = world.viewer("audio")
+    for _ in range(20):
+        sources["audio"].send(bytes(1000))
+        world.step()
+    assert 7 <= len(viewer.packets()) <= 9, "a second's worth at 64 kbit/s, and what little accrues meanwhile"
+    world.pass_time(1)
+    sources["audio"].send(bytes(1000))
+    world.step()
+    assert len(viewer.packets()) == 1, "and on it goes"
+    world.close()
