@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
@@ -33,10 +34,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One SIP message as SIPp saw it."""
+    """One SIP message as SIPp saw it, `at` Unix seconds."""
 
     sent: bool
     text: str
+    at: float
 
     @property
     def start_line(self) -> str:
@@ -141,8 +143,11 @@ class Sipp:
     def messages(self) -> list[Traced]:
         """Every SIP message sent and received so far, in order."""
         text = self._read("messages.txt")
-        parts = re.split(r"^-{40,} .*\n(?:UDP|TCP) message (sent|received) .*\n\n", text, flags=re.MULTILINE)
-        return [Traced(sent == "sent", body) for sent, body in zip(parts[1::2], parts[2::2], strict=True)]
+        parts = re.split(r"^-{40,} (.*)\n(?:UDP|TCP) message (sent|received) .*\n\n", text, flags=re.MULTILINE)
+        return [
+            Traced(sent == "sent", body, datetime.fromisoformat(at.strip()).timestamp())
+            for at, sent, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+        ]
 
     def received(self, start: str, within: float = 10.0) -> Traced:
         """Waits for the first message received whose start line begins so, e.g. "SIP/2.0 200" or "BYE"."""

@@ -149,6 +149,11 @@ class Plan:
         )
 
 
+def silenced(spec: LegSpec) -> LegSpec:
+    """The leg reserved, with nothing sent to it yet."""
+    return replace(spec, media=tuple(replace(medium, sends=False) for medium in spec.media))
+
+
 def plan_source(body: bytes, config: MediaConfig) -> Plan:
     """What a new broadcaster may send, by configured preference. `Rejected` 400 or 488."""
     return _plan(body, "source", {"audio": config.audio, "video": config.video})

@@ -1,5 +1,6 @@
 """The whole mission with SIPp in place of the broadcaster's and the viewers' phones."""
 
+import time
 from pathlib import Path
 
 import phone
@@ -61,6 +62,23 @@ def test_when_the_broadcaster_hangs_up_the_viewer_is_told_and_the_number_is_not_
     assert bye.header("Reason") == 'Q.850;cause=16;text="Broadcast ended"'
     with Sipp("watch", server.address, [(account("1002"), "1001")]) as late:
         assert late.received("SIP/2.0 480")
+
+
+def test_nothing_is_played_before_the_phone_has_taken_the_answer(server: Server, footage: Footage) -> None:
+    """baresip drops what comes before its 200, which would be the keyframe, and asks for no other."""
+    with broadcaster(server, footage, hold=5) as live:
+        live.answered()
+        forwarded(server)
+        with Call("watch", server.address, account("1002"), "1001", hold=1) as watching:
+            watching.answered()
+            taken = next(
+                m.at for m in watching.finished() if m.sent and m.start_line.startswith("ACK") and "2 ACK" in m.text
+            )
+            monotonic = taken - time.time() + time.monotonic()
+            for received in watching.media.received.values():
+                assert received.packets[0][0] > monotonic
+                assert received.packets[0][0] < monotonic + 0.5
+        live.finished()
 
 
 def test_two_viewers_do_not_disturb_each_other(server: Server, footage: Footage) -> None:

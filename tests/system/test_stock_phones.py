@@ -49,7 +49,8 @@ def goes_live(server: Server, phone: Baresip) -> None:
 
 
 def assert_sees_and_hears(viewer: Baresip, footage: Footage, voice: Path) -> None:
-    """The phone, in a call, shows the clip and, once hung up, has heard the voice."""
+    """The phone, in a call, soon shows the clip and, once hung up, has heard the voice."""
+    viewer.sees_frames(1, 5)
     viewer.sees_frames(40, 20)
     assert picture_likeness(viewer.snapshot(), footage.clips["bikes"]) > 26
     viewer.hang_up()
