@@ -102,7 +102,9 @@ class Anything:
 
 
 def service(**settings: Any) -> tuple[BroadcastCalls, Broadcasting]:
-    config = Config.model_validate({"service": {"overlay_delay": 0, "reconnect_grace": 0.1, **settings}})
+    config = Config.model_validate(
+        {"service": {"overlay_delay": 0, "reconnect_grace": 0.1, **settings}, "relay": {"leg_timeout": 0.02}}
+    )
     ports: Any = SimpleNamespace(broadcasts=Anything(), diversions=Anything(), dialogs=Anything())
     link: Any = FakeLink()
     made = Broadcasting(config, ports, link, "as")
@@ -179,7 +181,6 @@ def test_a_broadcast_that_ends_while_it_is_being_answered_hangs_up_that_call() -
 def test_a_leg_that_flaps_is_asked_after_by_one_task_and_leaves_nothing_behind() -> None:
     async def scenario() -> None:
         calls, made = service()
-        object.__setattr__(made.config.relay, "leg_timeout", 0.02)
         _, group = await live(calls, made)
         dialog: Any = FakeDialog()
         group.viewers["v"] = Viewer("v", "2001", dialog, 0.0)
