@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import DOMAIN, PATIENCE, QUICK, Call, Phone
 
+from media_relay.legs import Leg
 from media_relay.server import RelayServer
 from protocols.control import Hello
 from protocols.join import Checker, IceCredentials, new_credentials
@@ -330,9 +331,11 @@ class BroadcastWorld:
         return phone, call
 
     async def viewer(self, number: str) -> tuple[MediaPhone, Call]:
-        """A phone that watches 1001."""
+        """A phone that watches 1001: the relay has been told to send."""
         phone = await self.phone(number)
-        return phone, await phone.watch()
+        call = await phone.watch()
+        await until(lambda: all(medium.spec.sends for leg in self._views(number) for medium in leg.media.values()))
+        return phone, call
 
     async def forwarded(self) -> None:
         """Wait until the overlay of 1001 stands."""
@@ -346,6 +349,10 @@ class BroadcastWorld:
     def on_relay(self) -> bool:
         """True while the relay has anything at all."""
         return bool(self.relay.relay.groups.by_id)
+
+    def _views(self, number: str) -> list[Leg]:
+        legs = self.relay.relay.groups.by_id[CHANNEL].legs
+        return [leg for leg in legs.values() if leg.spec.number == number]
 
     async def overlay(self) -> Overlay | None:
         return (await self.store.diversions.get(CHANNEL)).overlay

@@ -203,6 +203,22 @@ def test_a_redial_with_an_unusable_offer_does_not_stop_the_clock(tmp_path: Path)
     asyncio.run(scenario())
 
 
+def test_a_redial_whose_join_never_comes_leaves_the_broadcast_lost_until_it_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, relay=IMPATIENT) as world:
+            await lost(world)
+            viewer, _ = await world.viewer("1002")
+            again = await world.phone(BROADCASTER)
+            call = await again.announce()
+            await call.prack(await call.until(183))
+            assert (await call.final()).status == 504
+            assert world.group.state == "lost" and viewer.ends == []
+            assert await viewer.ended() == 'Q.850;cause=27;text="Broadcaster lost"'
+            await world.over()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("text", ['now"; cause=200', "line\r\nVia: SIP/2.0/UDP evil", "x" * 500, "\x00\\"])
 def test_an_operators_words_cannot_break_out_of_the_reason(text: str) -> None:
     value = stopped_by_operator(text)

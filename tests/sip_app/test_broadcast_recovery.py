@@ -178,7 +178,7 @@ def test_a_server_restarted_while_the_relay_is_away_gives_it_up_in_time_too(tmp_
 
 def test_a_relay_that_returns_in_the_middle_of_the_end_does_not_stop_it_halfway(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with broadcasting(tmp_path, bye_rate=5) as world:
+        async with broadcasting(tmp_path, bye_rate=2) as world:
             phone, _ = await world.broadcaster()
             viewers = [(await world.viewer(number))[0] for number in ("1002", "1003")]
             await world.stop_relay()

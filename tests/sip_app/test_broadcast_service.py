@@ -1,6 +1,8 @@
 """Going live and watching: the calls to the service number, on a real server, store and relay."""
 
 import asyncio
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from ua import DOMAIN
 
 from protocols.records import Forwarding
 from protocols.sdp import parse
+from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE
 
 
 def test_our_terminal_is_answered_only_once_it_has_joined(tmp_path: Path) -> None:
@@ -80,6 +83,33 @@ def test_a_stock_phone_is_answered_at_once_and_the_server_forwards_for_it(tmp_pa
     asyncio.run(scenario())
 
 
+def test_a_terminal_may_forward_by_its_own_code_before_the_server_does(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, overlay_delay=60) as world:
+            phone = await world.phone(BROADCASTER)
+            await phone.go_live()
+            code = await phone.dial("*21*8888%23", body=phone.offer())
+            await code.answered()
+            assert await world.overlay() is not None
+            assert (await world.store.diversions.get(CHANNEL)).own is None
+            await world.viewer("1002")
+
+    asyncio.run(scenario())
+
+
+def test_a_viewers_wish_for_a_picture_reaches_a_phone_that_knows_no_feedback(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            phone, _ = await world.broadcaster()
+            _, call = await world.viewer("1002")
+            wish = {"body": PICTURE_FAST_UPDATE, "content_type": CONTENT_TYPE}
+            assert (await call.send("INFO", **wish)).status == 200
+            await until(lambda: [request.method for request, _ in phone.heard] == ["INFO"])
+            assert b"picture_fast_update" in phone.heard[0][0].body
+
+    asyncio.run(scenario())
+
+
 def test_dialling_again_while_the_first_call_lives_is_busy(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:
@@ -90,6 +120,19 @@ def test_dialling_again_while_the_first_call_lives_is_busy(tmp_path: Path) -> No
             assert [request.method for request, _ in phone.heard] == ["OPTIONS"]
             assert world.group.source is source
             assert (await call.send("BYE")).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_dialling_again_after_the_phone_died_unnoticed_takes_over(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            phone, _ = await world.broadcaster()
+            phone.dead = True
+            other = await world.phone(BROADCASTER)
+            await other.go_live()
+            assert len(world.relay.relay.groups.by_id[CHANNEL].legs) == 1
+            assert "taken over" in await phone.ended()
 
     asyncio.run(scenario())
 
@@ -105,6 +148,28 @@ def test_by_policy_the_second_call_takes_over_and_the_viewers_stay(tmp_path: Pat
             await until(lambda: bool(viewer.video.packets))
             assert [v.number for v in world.group.viewers.values()] == ["1002"]
             assert viewer.ends == [] and len({packet.ssrc for packet in viewer.video.packets}) == 1
+
+    asyncio.run(scenario())
+
+
+def test_more_broadcasts_than_allowed_are_refused_and_so_is_one_that_lives_on_another_server(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, max_groups=1) as world:
+            _, call = await world.broadcaster()
+            other = await world.phone("1002")
+            refusal = await (await other.dial("8888", body=other.offer())).final()
+            assert (refusal.status, refusal.reason) == (486, "Too Many Broadcasts")
+            claim = await world.store.broadcasts.get(CHANNEL)
+            await call.send("BYE")
+            await world.over()
+            assert claim is not None
+            channel = f"1002@{DOMAIN}"
+            epoch = await world.store.broadcasts.next_epoch(channel)
+            elsewhere = replace(claim, channel=channel, epoch=epoch, as_id="another")
+            await world.store.broadcasts.claim(elsewhere, time.time())
+            refusal = await (await other.dial("8888", body=other.offer())).final()
+            assert (refusal.status, refusal.reason) == (486, "Already Live On Another Server")
+            assert await world.store.broadcasts.all() == [elsewhere]
 
     asyncio.run(scenario())
 
@@ -170,6 +235,24 @@ def test_a_viewer_that_hangs_up_leaves_the_relay_too(tmp_path: Path) -> None:
             assert len(legs) == 2
             await call.send("BYE")
             await until(lambda: len(legs) == 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_viewer_that_gives_up_while_it_is_being_answered_leaves_the_relay_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            await world.broadcaster()
+            legs = world.relay.relay.groups.by_id[CHANNEL].legs
+            viewer = await world.phone("1002")
+            world.dialogs.go.clear()
+            call = await viewer.dial(BROADCASTER, body=viewer.offer())
+            await until(lambda: len(legs) == 2)
+            call.cancel()
+            assert (await call.final()).status == 487
+            world.dialogs.go.set()
+            await until(lambda: len(legs) == 1)
+            assert world.group.viewers == {} and world.group.pending == set()
 
     asyncio.run(scenario())
 
