@@ -382,7 +382,7 @@ async def broadcasting(
     """A world with short timers; `service` and `relay` are settings of those sections."""
     short = {
         "join_timeout": 0.3,
-        "overlay_delay": 0.05,
+        "overlay_delay": 0.02,
         "probe_timeout": 0.2,
         "reconnect_grace": 0.3,
         "orphan_grace": 0.3,
@@ -391,6 +391,7 @@ async def broadcasting(
         {
             "data_dir": folder,
             "sip": {"port": 0, "requests_per_second": 5000},
+            "store": {"commit_interval_ms": 0},
             "service": short | service,
             "relay": relay or {},
         }

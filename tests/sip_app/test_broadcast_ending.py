@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, MediaPhone, broadcasting, until
 
+from sip_app import endpoint
+from sip_app.broadcast import ending
 from sip_app.broadcast.ending import stopped_by_operator
 
-IMPATIENT: dict[str, Any] = {"leg_timeout": 0.3}
+IMPATIENT: dict[str, Any] = {"leg_timeout": 0.2}
 
 
 async def lost(world: BroadcastWorld) -> MediaPhone:
@@ -93,7 +95,12 @@ def test_a_viewers_dead_phone_does_not_keep_the_broadcaster_from_going_live_agai
     asyncio.run(scenario())
 
 
-def test_a_viewers_dead_phone_does_not_hold_up_a_stopping_server(tmp_path: Path) -> None:
+def test_a_viewers_dead_phone_does_not_hold_up_a_stopping_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "BYE_PATIENCE", 0.3)
+    monkeypatch.setattr(endpoint, "STOP_WITHIN", 0.3)
+
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:
             phone, _ = await world.broadcaster()
@@ -102,7 +109,7 @@ def test_a_viewers_dead_phone_does_not_hold_up_a_stopping_server(tmp_path: Path)
             dead.dead = True
             began = time.monotonic()
             await world.stop_server()
-            assert time.monotonic() - began < 5.5
+            assert time.monotonic() - began < 2
             for told in (phone, alive, dead):
                 assert told.ends == ['Q.850;cause=41;text="Server shutting down"']
             assert not world.on_relay

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from broadcast_world import BROADCASTER, BroadcastWorld, broadcasting
 
+from sip_app.broadcast import ending
 from sip_app.broadcast.operator import SOCKET_NAME
 
 
@@ -76,7 +77,9 @@ def test_stopping_ends_every_call_with_the_operators_words(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
-def test_stopping_does_not_wait_for_a_dead_phone(tmp_path: Path) -> None:
+def test_stopping_does_not_wait_for_a_dead_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "BYE_PATIENCE", 0.3)
+
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:
             await world.broadcaster()
@@ -84,7 +87,7 @@ def test_stopping_does_not_wait_for_a_dead_phone(tmp_path: Path) -> None:
             viewer.dead = True
             began = time.monotonic()
             (answer,) = await tell(world, command(command="stop", number=BROADCASTER))
-            assert answer["ok"] and time.monotonic() - began < 3
+            assert answer["ok"] and time.monotonic() - began < 2
             assert viewer.ends == ['Q.850;cause=16;text="Stopped by the operator"']
             assert await world.nothing_left()
 
