@@ -90,13 +90,22 @@ async def _reconcile(service: Broadcasting) -> None:
             service.spawn(end_group(service, group, RELAY_LOST))
         elif group.source is None and group.state not in ("opening", "lost"):
             service.spawn(end_group(service, group, BROADCASTER_LOST))
-        else:
-            await service.link.call(ClaimGroup(group.channel, group.epoch), Done)
+        elif await _claimed(service, group):
             await _reconcile_legs(service, group, viewers, there)
     for channel, epoch in legs:
         if service.group(channel, epoch) is None:
             log.info("relay.stray_group_closed", channel=channel, epoch=epoch)
             await service.close_on_relay(channel, epoch)
+
+
+async def _claimed(service: Broadcasting, group: LiveGroup) -> bool:
+    try:
+        await service.link.call(ClaimGroup(group.channel, group.epoch), Done)
+    except ControlError as error:  # it went while we compared; the others must not suffer
+        log.warning("relay.group_not_claimed", channel=group.channel, error=str(error))
+        service.spawn(end_group(service, group, RELAY_LOST))
+        return False
+    return True
 
 
 async def _reconcile_legs(service: Broadcasting, group: LiveGroup, viewers: set[str], there: dict[str, LegRow]) -> None:

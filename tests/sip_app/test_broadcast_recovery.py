@@ -9,6 +9,7 @@ import pytest
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, broadcasting, until, version
 from ua import DOMAIN
 
+from protocols.control import LegRow
 from protocols.records import Overlay
 
 RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
@@ -158,6 +159,28 @@ def test_a_link_that_drops_for_a_moment_changes_nothing_but_catches_up(tmp_path:
             phone.video.send()
             await until(lambda: bool(stays.video.packets))
             assert stays.heard == phone.heard == []
+
+    asyncio.run(scenario())
+
+
+def test_a_group_that_goes_while_notes_are_compared_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            phone, _ = await world.broadcaster()
+            other = await world.phone("1002")
+            await other.go_live()
+            groups, listed = world.relay.relay.groups, world.link.legs
+
+            async def then_one_goes() -> list[LegRow]:
+                rows = await listed()
+                groups.close(groups.by_id[CHANNEL])
+                return rows
+
+            monkeypatch.setattr(world.link, "legs", then_one_goes)
+            world.link._drop()
+            assert await phone.ended() == RELAY_LOST
+            await until(lambda: world.link.settled.is_set() and world.link.up)
+            assert list(world.service.open) == [f"1002@{DOMAIN}"] and other.heard == []
 
     asyncio.run(scenario())
 
