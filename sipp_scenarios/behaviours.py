@@ -22,6 +22,8 @@ class Options:
     account: Account
     target: str
     peer: Account
+    others: tuple[Account, ...]
+    """Who else calls, in turn, under load: a server lets one number take few places."""
     clip: Path | None
     voice: Path | None
     load: Load
@@ -174,7 +176,7 @@ def _register_load(options: Options) -> Iterator[str]:
 
 def _call_load(options: Options) -> Iterator[str]:
     scenario = "code" if "*" in options.target or "#" in options.target else "watch"
-    rows = [(options.account, options.target)]
+    rows = [(account, options.target) for account in (options.account, *options.others)]
     media = free_ports(), free_ports()
     sipp = Sipp(
         scenario,
@@ -215,12 +217,12 @@ BEHAVIOURS: Final = {
         "dials a service code (--target, e.g. '*21*8888#'): one-shot call ended by the server", "*#21#", _code_call
     ),
     "register_load": Behaviour(
-        "--calls registrations at --rate a second", "", _register_load, Load(calls=1000, rate=100, at_once=200)
+        "--calls registrations at --rate a second", "", _register_load, Load(calls=1000, rate=80, at_once=200)
     ),
     "call_load": Behaviour(
         "--calls calls at --rate a second: to a service code, or with --target to a live number",
         "*#21#",
         _call_load,
-        Load(calls=500, rate=50, at_once=500, hold=1),
+        Load(calls=500, rate=25, at_once=500, hold=1),
     ),
 }  # fmt: skip

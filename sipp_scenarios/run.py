@@ -9,6 +9,8 @@ from pathlib import Path
 from sipp_scenarios.behaviours import BEHAVIOURS, Options
 from sipp_scenarios.sipp import Account, SippError
 
+OTHERS = "1003,1004,1005,1006,1007,1008,1009"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0 when the behaviour went as written, 1 when not, 2 for wrong usage."""
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         account=_account(options.number, options.password),
         target=options.target or behaviour.target,
         peer=_account(options.peer, options.peer_password),
+        others=tuple(_account(number, options.password) for number in options.others.split(",") if number),
         clip=options.clip,
         voice=options.voice,
         load=replace(behaviour.load, **given),
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", help="the number or code that is dialled")
     parser.add_argument("--peer", default="1003", help="ordinary_call: who is called (1003)")
     parser.add_argument("--peer-password")
+    parser.add_argument("--others", default=OTHERS, help=f"call_load: numbers that call in turn as well ({OTHERS})")
     parser.add_argument("--clip", type=Path, help="video file to show")
     parser.add_argument("--voice", type=Path, help="WAV file to say")
     parser.add_argument("--hold", type=float, help="seconds a call is held")
