@@ -3,8 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import structlog
@@ -30,7 +28,8 @@ from protocols.records import Overlay, StoredDialog
 from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
-from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE, wants_picture
+from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, description
+from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE
 from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
 from sip_app.broadcast.relay_link import RelayUnavailable
@@ -38,12 +37,8 @@ from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, Overlay
 
 JOIN_FEATURE = "+g.dialcast.join"
 """Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
-RETRY_AFTER = [("Retry-After", "2")]
 PLAY_AGAIN = 1.0
 """Seconds until a viewer's media is started again when the relay could not be told."""
-
-Description = Callable[[int], bytes]
-"""Our side of a call as SDP, under the o= version it is given; a call restored from the store has none."""
 
 log = structlog.get_logger()
 
@@ -207,7 +202,7 @@ class BroadcastCalls:
     ) -> Dialog:
         """183 and join where the terminal can, else the answer at once; live on return."""
         service, before = self.service, group.state
-        describe = _description(service, group, plan, leg)
+        describe = description(service, group, plan, leg)
         body = describe(group.source_version)
         contact = service.contact(call.flow, group.number)
         if _joins(call.request, plan):
@@ -305,7 +300,7 @@ class BroadcastCalls:
             leg = await service.link.call(AddViewer(group.channel, group.epoch, reserved), LegInfo)
             if group.over() or call.cancelled:
                 raise Rejected(480, "Broadcast Ended")
-            describe = _description(service, group, plan, leg)
+            describe = description(service, group, plan, leg)
             dialog = await call.answer(
                 body=describe(0),
                 contact=service.contact(call.flow, group.number),
@@ -338,80 +333,6 @@ class BroadcastCalls:
                 return  # the leg or its group is gone
             except RelayUnavailable:
                 await asyncio.sleep(PLAY_AGAIN)
-
-
-@dataclass(slots=True, eq=False)
-class SourceCall:
-    """The broadcaster's dialog."""
-
-    service: Broadcasting
-    group: LiveGroup
-    dialog: Dialog
-    describe: Description | None = None
-
-    async def on_reinvite(self, offer: bytes) -> bytes:
-        """Hold, resume or a new address of the broadcaster; without an offer, ours again."""
-        self.group.source_version += 1
-        self.describe = await _renegotiate(self.service, self.group, self.dialog, offer, self.describe)
-        return self.describe(self.group.source_version)
-
-    async def on_info(self, request: Request) -> None:
-        """Nothing a broadcaster can ask for this way."""
-
-    def on_ended(self, cause: str) -> None:
-        """Its BYE ends the broadcast; any other end may be an accident, so the group waits for it."""
-        if self.group.source is not self.dialog or self.group.over():
-            return
-        if cause == "bye":
-            self.service.spawn(end_group(self.service, self.group, ENDED))
-        elif cause != "local":
-            broadcaster_lost(self.service, self.group)
-
-
-@dataclass(slots=True, eq=False)
-class ViewerCall:
-    """A viewer's dialog."""
-
-    service: Broadcasting
-    group: LiveGroup
-    viewer: Viewer
-    describe: Description | None = None
-
-    async def on_reinvite(self, offer: bytes) -> bytes:
-        """Hold, resume or a new address of this viewer; without an offer, ours again. No other is touched."""
-        self.viewer.sdp_version += 1
-        self.describe = await _renegotiate(self.service, self.group, self.viewer.dialog, offer, self.describe)
-        return self.describe(self.viewer.sdp_version)
-
-    async def on_info(self, request: Request) -> None:
-        """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""
-        if wants_picture(request.body):
-            await self.service.request_keyframe(self.group)
-
-    def on_ended(self, cause: str) -> None:
-        """The viewer is gone: its leg goes too."""
-        if self.group.viewers.pop(self.viewer.leg_id, None) is not None:
-            log.info("viewer.left", channel=self.group.channel, viewer=self.viewer.number, cause=cause)
-            self.service.spawn(self.service.remove_leg(self.group, self.viewer.leg_id))
-
-
-async def _renegotiate(
-    service: Broadcasting, group: LiveGroup, dialog: Dialog, offer: bytes, before: Description | None
-) -> Description:
-    if not offer and before is not None:
-        return before
-    plan = plan_leg(offer, "source" if dialog.app["role"] == "source" else "sink", group.formats)
-    spec = plan.leg(dialog.app["leg"], dialog.app["number"], dialog.app["client"])
-    try:
-        leg = await service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
-    except (RelayUnavailable, ControlError) as error:
-        raise Rejected(503, "Media Relay Unavailable", RETRY_AFTER) from error
-    return _description(service, group, plan, leg)
-
-
-def _description(service: Broadcasting, group: LiveGroup, plan: Plan, leg: LegInfo) -> Description:
-    bitrate = service.config.media.video_bitrate_max if plan.role == "source" else None
-    return partial(plan.answer, leg, group.session_id, video_bitrate=bitrate)
 
 
 async def _ask_keyframe(dialog: Dialog) -> None:

@@ -1,0 +1,186 @@
+"""The sections about the wire: SIP listeners, the relay, the control link between the two."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from protocols.net import Address
+from provisioning.config.section import Section, check_reachable
+from provisioning.value_types import (
+    Count,
+    Delay,
+    Dscp,
+    Host,
+    HostPort,
+    Network,
+    Pattern,
+    Port,
+    Seconds,
+    parse_host_port,
+)
+
+
+class SipConfig(Section):
+    """SIP listeners, registration and what a stranger may make the server spend."""
+
+    bind: Host = "127.0.0.1"
+    """Numeric address the UDP and TCP listeners bind to. `0.0.0.0` or `::` listens everywhere; then set
+    `advertised_host`. Off loopback the server refuses to start while a subscriber has a sample password."""
+    port: Port = 5060
+    """Port of both listeners; 0 takes a free one, which suits tests but no phone that stores the address."""
+    tcp: bool = True
+    """Listen on TCP beside UDP. TCP carries large messages and crosses NATs longer, at one socket a
+    phone."""
+    advertised_host: Host | None = None
+    """Numeric address written into Via, Contact and Record-Route; null writes `bind`. Behind NAT it must
+    be the outside address, or answers never arrive."""
+    trusted_peers: tuple[Network, ...] = ()
+    """Addresses or CIDR networks whose Via, P-Asserted-Identity, History-Info and Diversion are believed
+    and who are not challenged. Everyone in them can call as anybody: list only your own proxies."""
+    guests: bool = False
+    """Let unauthenticated callers watch broadcasts. Convenient for open events; opens the relay's
+    bandwidth to strangers."""
+    digest_algorithm: Literal["MD5", "SHA-256", "SHA-512-256"] = "MD5"
+    """The one algorithm of the default challenge. MD5 is weak but the only one baresip 1.0 and sipp know;
+    SHA-256 locks such phones out."""
+    nonce_lifetime: Seconds = 300
+    """Seconds a nonce stays good. Longer saves 401 round trips, shorter narrows replay; a stale one costs
+    the phone one more request."""
+    min_expires: Count = 60
+    """Shortest registration granted, seconds; below it 423. Shorter finds dead phones sooner, at more
+    REGISTERs."""
+    max_expires: Count = 3600
+    """Longest registration granted, seconds; longer wishes are cut to it."""
+    default_expires: Count = 600
+    """Registration granted when the phone names none, seconds."""
+    max_bindings: Count = 10
+    """Contacts one number may have registered at once. Each is rung on a call (forking), so it bounds the
+    work of one INVITE."""
+    max_message_bytes: Annotated[int, Field(ge=1500, le=1_000_000)] = 65_535
+    """Largest SIP message accepted, bytes; also the buffer one TCP connection may hold."""
+    max_header_bytes: Annotated[int, Field(ge=1_024)] = 32_768
+    """Most bytes the header lines of one message may have together."""
+    max_headers: Annotated[int, Field(ge=20)] = 256
+    """Most header lines in one message."""
+    max_transactions: Count = 20_000
+    """Transactions held at once; above it new requests get 503. About 4 kB each."""
+    max_connections: Count = 1_000
+    """TCP connections held at once; above it new ones are closed. One phone on TCP needs one."""
+    max_connections_per_address: Count = 100
+    """TCP connections of one client address held at once, so that nobody takes all of them. Phones behind
+    one NAT share it."""
+    connection_idle_timeout: Seconds = 3_700
+    """Seconds without a byte after which a TCP connection is closed. Below `max_expires` a phone that
+    sends no keep-alives becomes unreachable before it refreshes."""
+    connection_first_message_timeout: Seconds = 15
+    """Seconds a new TCP connection has to deliver its first whole message, so that idle strangers hold no
+    slot."""
+    requests_per_second: Count = 200
+    """Requests accepted from one client address each second (bursts of the same size), and ten times as
+    many responses; the rest is dropped. Phones behind one NAT share it."""
+    dscp: Dscp = 24
+    """DSCP of signalling packets, 0-63; 24 is CS3 (TS 26.114). 0 leaves packets unmarked."""
+    allow_targets: tuple[Pattern, ...] = ()
+    """Regular expressions of foreign targets (matched against the whole `number@host`) that forwarding
+    and calls may leave for. Empty: nothing leaves for a foreign domain, so nobody runs up charges."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_reachable(self.bind, self.advertised_host)
+        if not self.min_expires <= self.default_expires <= self.max_expires:
+            raise ValueError("min_expires <= default_expires <= max_expires must hold")
+        return self
+
+
+class RelayConfig(Section):
+    """The media relay: addresses, liveness, instant picture, limits."""
+
+    control_host: str = "127.0.0.1"
+    """Address the control link listens on. Off loopback `control.tls_*` is required."""
+    control_port: Port = 0
+    """Port of the control link; 0 takes a free one (only `dialcast up` can find it then)."""
+    bind: Host = "127.0.0.1"
+    """Numeric address media sockets bind to."""
+    advertised_host: Host | None = None
+    """Numeric media address written into SDP; null writes `bind`. Behind NAT it must be the outside
+    address."""
+    port_min: Annotated[int, Field(ge=1024, le=65534)] = 20_000
+    """First media port; even. A group takes two to four ports."""
+    port_max: Annotated[int, Field(ge=1025, le=65535)] = 39_999
+    """Last media port; the range must be open in the firewall and bounds how many groups fit."""
+    leg_timeout: Seconds = 15
+    """Seconds without an authentic packet after which a leg counts as silent. Shorter ends dead
+    broadcasts sooner, longer rides out tunnels."""
+    consent_timeout: Seconds = 30
+    """Seconds without a STUN consent check after which an ICE leg counts as lost (RFC 7675: 30)."""
+    latch: Literal["strict", "signalling", "any"] = "signalling"
+    """Which source a leg without ICE may be latched to: only the SDP address (`strict`), also the
+    signalling source's host (`signalling`), or whoever sends first (`any`). `any` helps behind odd NATs
+    and lets a stranger steal a stream."""
+    latch_window: Seconds = 10
+    """Seconds after the leg's start in which it may latch."""
+    unanswered_timeout: Seconds = 30
+    """Seconds media is sent to an address that never answers with RTP, RTCP or STUN before it is cut."""
+    cache_seconds: Delay = 2.0
+    """Most seconds since the last keyframe kept for a new viewer's instant picture. Longer spares
+    keyframe requests, shorter spares memory and the viewer's start burst."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 512_000
+    """Most bytes of that, per group."""
+    source_bitrate_max: Annotated[int, Field(ge=64_000)] = 4_000_000
+    """Most a broadcaster may send, bit/s, sound and picture together, with bursts of a second's worth; the
+    rest is dropped. Every viewer multiplies it. Keep it well above `media.video_bitrate_max`."""
+    keyframe_interval_min: Seconds = 1.0
+    """Least seconds between two keyframe requests to a broadcaster. Keyframes are large: asking often
+    ruins the picture for all."""
+    viewer_keyframe_interval: Seconds = 5.0
+    """Least seconds between two requests of one viewer that count."""
+    max_groups: Count = 1_000
+    """Groups held at once."""
+    max_legs_per_group: Count = 1_001
+    """Legs in one group, the broadcaster's included."""
+    orphan_grace: Delay = 30
+    """Seconds a group goes on after its application server vanished."""
+    rtcp_interval: Seconds = 5
+    """Seconds between RTCP reports to a leg (RFC 3550: at least 5)."""
+    dscp_audio: Dscp = 46
+    """DSCP of audio packets; 46 is EF."""
+    dscp_video: Dscp = 34
+    """DSCP of video packets; 34 is AF41."""
+    rtp_buffer_bytes: Annotated[int, Field(ge=65_536)] = 2_097_152
+    """Socket buffer asked for, bytes, each direction. Small ones drop a keyframe's burst; the kernel caps
+    it at net.core.rmem_max."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_reachable(self.bind, self.advertised_host)
+        if self.port_min % 2 or self.port_max - self.port_min < 3:
+            raise ValueError("port_min must be even and port_max at least port_min + 3")
+        return self
+
+
+class ControlConfig(Section):
+    """The control link between application server and relay."""
+
+    connect: tuple[HostPort, ...] = ()
+    """Relays `dialcast as` dials, HOST:PORT each; `dialcast up` fills it in by itself."""
+    token: SecretStr | None = None
+    """Shared secret both ends must know; null lets any local process control the relay (`dialcast up`
+    makes one)."""
+    tls_certificate: Path | None = None
+    """PEM certificate of this end. All three files are required off loopback (mutual TLS)."""
+    tls_key: Path | None = None
+    """PEM private key of this end."""
+    tls_ca: Path | None = None
+    """PEM certificate authority that signed the other end."""
+
+    @property
+    def relays(self) -> tuple[Address, ...]:
+        """`connect` as addresses."""
+        return tuple(parse_host_port(text) for text in self.connect)
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> Self:
+        if len({self.tls_certificate is None, self.tls_key is None, self.tls_ca is None}) > 1:
+            raise ValueError("tls_certificate, tls_key and tls_ca go together: give all three or none")
+        return self

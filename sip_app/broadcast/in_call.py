@@ -1,0 +1,97 @@
+"""What happens in a call of a broadcast once it stands: hold and resume, picture requests, its end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from protocols.control import ControlError, LegInfo, UpdateLeg
+from protocols.sip.message import Request
+from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
+from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
+from sip_app.broadcast.keyframe_info import wants_picture
+from sip_app.broadcast.media import Plan, plan_leg
+from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.calls import Dialog, Rejected
+
+RETRY_AFTER = [("Retry-After", "2")]
+Description = Callable[[int], bytes]
+"""Our side of a call as SDP, under the o= version it is given; a call restored from the store has none."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class SourceCall:
+    """The broadcaster's dialog."""
+
+    service: Broadcasting
+    group: LiveGroup
+    dialog: Dialog
+    describe: Description | None = None
+
+    async def on_reinvite(self, offer: bytes) -> bytes:
+        """Hold, resume or a new address of the broadcaster; without an offer, ours again."""
+        self.group.source_version += 1
+        self.describe = await _renegotiate(self.service, self.group, self.dialog, offer, self.describe)
+        return self.describe(self.group.source_version)
+
+    async def on_info(self, request: Request) -> None:
+        """Nothing a broadcaster can ask for this way."""
+
+    def on_ended(self, cause: str) -> None:
+        """Its BYE ends the broadcast; any other end may be an accident, so the group waits for it."""
+        if self.group.source is not self.dialog or self.group.over():
+            return
+        if cause == "bye":
+            self.service.spawn(end_group(self.service, self.group, ENDED))
+        elif cause != "local":
+            broadcaster_lost(self.service, self.group)
+
+
+@dataclass(slots=True, eq=False)
+class ViewerCall:
+    """A viewer's dialog."""
+
+    service: Broadcasting
+    group: LiveGroup
+    viewer: Viewer
+    describe: Description | None = None
+
+    async def on_reinvite(self, offer: bytes) -> bytes:
+        """Hold, resume or a new address of this viewer; without an offer, ours again. No other is touched."""
+        self.viewer.sdp_version += 1
+        self.describe = await _renegotiate(self.service, self.group, self.viewer.dialog, offer, self.describe)
+        return self.describe(self.viewer.sdp_version)
+
+    async def on_info(self, request: Request) -> None:
+        """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""
+        if wants_picture(request.body):
+            await self.service.request_keyframe(self.group)
+
+    def on_ended(self, cause: str) -> None:
+        """The viewer is gone: its leg goes too."""
+        if self.group.viewers.pop(self.viewer.leg_id, None) is not None:
+            log.info("viewer.left", channel=self.group.channel, viewer=self.viewer.number, cause=cause)
+            self.service.spawn(self.service.remove_leg(self.group, self.viewer.leg_id))
+
+
+async def _renegotiate(
+    service: Broadcasting, group: LiveGroup, dialog: Dialog, offer: bytes, before: Description | None
+) -> Description:
+    if not offer and before is not None:
+        return before
+    plan = plan_leg(offer, "source" if dialog.app["role"] == "source" else "sink", group.formats)
+    spec = plan.leg(dialog.app["leg"], dialog.app["number"], dialog.app["client"])
+    try:
+        leg = await service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
+    except (RelayUnavailable, ControlError) as error:
+        raise Rejected(503, "Media Relay Unavailable", RETRY_AFTER) from error
+    return description(service, group, plan, leg)
+
+
+def description(service: Broadcasting, group: LiveGroup, plan: Plan, leg: LegInfo) -> Description:
+    """How the answer that sends a peer to this leg's addresses is written."""
+    bitrate = service.config.media.video_bitrate_max if plan.role == "source" else None
+    return partial(plan.answer, leg, group.session_id, video_bitrate=bitrate)
