@@ -24,13 +24,6 @@ app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(subscriber_app, name="subscriber")
 app.add_typer(live_app, name="live")
-try:
-    from terminal_client.cli import phone
-except ModuleNotFoundError as missing:
-    # A server needs no camera and no codecs: without the extra, the command only says how to get it.
-    phone = typer.Typer(help=f"The softphone; needs: pip install 'dialcast[phone]' (there is no {missing.name}).")
-app.add_typer(phone, name="phone")
-
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -43,11 +36,29 @@ ConfigFile = Annotated[
 ]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Overrides = dict[str, object]
+NEEDS_PHONE = "needs the softphone's libraries: pip install 'dialcast[phone]' (there is no {})"
 
 
-@phone.callback()
-def _phone_defaults(context: typer.Context, config: ConfigFile = None) -> None:
-    context.obj = _load(config).terminal
+def _mount_phone() -> None:
+    """The softphone, where its libraries are installed: a server needs no camera and no codecs."""
+    try:
+        from terminal_client.cli import phone
+    except ModuleNotFoundError as missing:
+        lacking = NEEDS_PHONE.format(missing.name)
+
+        @app.command("phone", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+        def phone_missing() -> None:
+            """The softphone; its libraries are not installed here."""
+            typer.echo(f"dialcast phone {lacking}", err=True)
+            raise typer.Exit(1)
+
+        return
+
+    @phone.callback()
+    def defaults(context: typer.Context, config: ConfigFile = None) -> None:
+        context.obj = _load(config).terminal
+
+    app.add_typer(phone, name="phone")
 
 
 def _load(path: Path | None, overrides: Overrides | None = None) -> Config:
@@ -115,8 +126,13 @@ def demo(
     from rich.console import Console
 
     from dialcast.demo.actor import DemoError
-    from dialcast.demo.show import show
     from dialcast.footage import FootageError
+
+    try:
+        from dialcast.demo.show import show
+    except ModuleNotFoundError as missing:
+        typer.echo(f"dialcast demo {NEEDS_PHONE.format(missing.name)}", err=True)
+        raise typer.Exit(1) from None
 
     # Wide enough for a line of the ladder where there is no terminal to ask.
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
@@ -125,6 +141,12 @@ def demo(
     except (DemoError, FootageError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"{error.filename or out}: {error.strerror}: choose a folder you can write with --out", err=True)
+        raise typer.Exit(1) from None
+
+
+_mount_phone()
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ its standard input, which is the supervisor's death.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -144,7 +145,8 @@ def start(part: str, config: Config, *, supervised: bool = False) -> int:
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
     except OSError as error:
-        print(f"dialcast {part}: {error.strerror or error}", file=sys.stderr)
+        remedy = "; choose another with --sip-port or sip.port" if error.errno == errno.EADDRINUSE else ""
+        print(f"dialcast {part}: {error.strerror or error}{remedy}", file=sys.stderr)
     return 2
 
 

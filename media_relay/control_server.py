@@ -113,6 +113,7 @@ class ControlServer:
 
     def _welcome(self, link: "_Link", hello: Hello) -> HelloReply:
         if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            log.warning("control.denied", as_id=hello.as_id[:64], cause="wrong token")
             raise ControlError("denied", "wrong token")
         if hello.version != VERSION:
             raise ControlError("version", f"this relay speaks version {VERSION}")

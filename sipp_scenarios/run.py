@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load=replace(behaviour.load, **given),
         transport=options.transport,
     )
+    for path in (options.clip, options.voice):
+        if path is not None and not path.is_file():
+            print(f"there is no file {path}", file=sys.stderr)
+            return 1
     try:
         for line in behaviour.run(chosen):
             print(line, flush=True)

@@ -32,34 +32,42 @@ def print_arrow(console: Console, arrow: Arrow, start: float) -> None:
 
 
 def print_views(console: Console, views: Iterable[View]) -> None:
-    """A row for each viewer."""
-    table = Table(title="what the viewers saw and heard", title_justify="left")
-    table.add_column("viewer")
-    for name in ("dial to picture", "dial to live", "decoded", "lost", "PSNR-Y", "5%", "SSIM", "sound", "p50", "p95"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    """Two rows for each viewer, in two tables that fit a terminal of 80 columns."""
+    arrival = _table("what the viewers saw", "dial to picture", "dial to live", "decoded", "lost", "")
+    quality = _table("how well", "PSNR-Y", "worst 5%", "SSIM", "sound", "late p50", "late p95")
     for view in views:
-        verdict = view.verdict
+        verdict, who = view.verdict, f"{view.number} of {view.channel}"
         mark = "[red]failed[/]" if view.failures else "[green]good[/]"
-        who = f"{view.number} <- {view.channel}"
         if verdict is None:
-            table.add_row(who, *[""] * 10, mark)
+            arrival.add_row(who, *["-"] * 4, mark)
             continue
-        table.add_row(
+        arrival.add_row(
             who,
             _ms(verdict.dial_to_picture_ms),
             _ms(verdict.dial_to_live_ms),
             str(verdict.frames_decoded),
             str(verdict.frames_lost),
+            mark,
+        )
+        quality.add_row(
+            who,
             _number(verdict.psnr_db, "{:.1f} dB"),
             _number(verdict.psnr_p5, "{:.1f} dB"),
             _number(verdict.ssim, "{:.3f}"),
             f"{verdict.audio_correlation:.2f}",
             _ms(verdict.latency_ms_p50),
             _ms(verdict.latency_ms_p95),
-            mark,
         )
-    console.print(table)
+    console.print(arrival)
+    console.print(quality)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("viewer", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
 
 
 def print_outcome(console: Console, out: Path, problems: list[str], seconds: float) -> None:

@@ -130,7 +130,7 @@ async def show(out: Path, console: Console) -> int:
     Raises DemoError when another one uses `out`, FootageError when there is nothing to show.
     """
     started = time.monotonic()
-    console.print("fetching footage and voices (once) ...")
+    console.print("footage and voices (fetched the first time) ...")
     clips = await asyncio.to_thread(footage)
     with _alone(out):
         stage = Stage(out, _clean(out), console)
@@ -228,11 +228,11 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _clean(out: Path) -> Path:
-    """The folder for logs; what an earlier demonstration left is removed."""
+    """The folder for logs. What an earlier demonstration left is removed, nothing else: it is the user's."""
     logs = out / "logs"
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
-    for pattern in ("*.json", "*.mp4", "*.png"):
-        for old in out.glob(pattern):
-            old.unlink()
+    logs.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(logs / "data", ignore_errors=True)
+    ours = ("report.json", "broadcaster-*.json", "viewer-*-of-*.*", "logs/server.log", "logs/phone-*.log")
+    for old in (path for pattern in ours for path in out.glob(pattern)):
+        old.unlink()
     return logs
