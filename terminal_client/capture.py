@@ -151,6 +151,8 @@ class Camera:
     def __init__(self, device: int, width: int, height: int) -> None:
         self._name = f"camera {device}"
         self._size = (width, height)
+        # OpenCV warns on stderr, where one line of ours says what is wrong.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(device)
         if not self._capture.isOpened():
             raise SourceError(f"{self._name}: cannot be opened; is it plugged in and free? (or use --camera FILE)")

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,12 +25,13 @@ from provisioning.config import TerminalConfig, sample_password
 from terminal_client.codes import CODES
 from terminal_client.journal import Journal, Level
 from terminal_client.media import MediaSession
-from terminal_client.outcome import INTERRUPTED, Choice, Outcome, PhoneOptions
+from terminal_client.outcome import INTERRUPTED, MEDIA_FAILED, Choice, Outcome, PhoneOptions
 from terminal_client.phone import Phone
+from terminal_client.rehearsal import rehearsed, unwritable
 from terminal_client.screen import TerminalScreen
 from terminal_client.signalling import LineOptions, open_line
 from terminal_client.sip_text import printable
-from terminal_client.streams import MediaOptions
+from terminal_client.streams import MediaOptions, SourceError
 
 USAGE = 1
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -69,8 +71,10 @@ PasswordFile = Annotated[Path | None, typer.Option(help="File whose first line i
 Camera = Annotated[
     list[str] | None, typer.Option(help="`synthetic`, a video file or a device index; repeat to switch.")
 ]
-Microphone = Annotated[str | None, typer.Option(help="`synthetic`, `none`, `device` or a sound file.")]
-Speaker = Annotated[str | None, typer.Option(help="`device`, `none` or FILE.wav; a script's phone has none.")]
+Microphone = Annotated[str | None, typer.Option(help="`synthetic`, `none`, `default` (the device) or a sound file.")]
+Speaker = Annotated[
+    str | None, typer.Option(help="`default` (the device), `none` or FILE.wav; a script's phone has none.")
+]
 Size = Annotated[str | None, typer.Option(help="Picture size, WIDTHxHEIGHT.")]
 Fps = Annotated[int | None, typer.Option(help="Pictures a second.", min=1, max=60)]
 Bitrate = Annotated[int | None, typer.Option(help="Video bit rate, bit/s.", min=32_000)]
@@ -121,7 +125,7 @@ def broadcast(
         redial=redial,
         report=report,
     )
-    _run(options, _journal(log_format, log_level), lambda it: it.broadcast())
+    _run(options, _journal(log_format, log_level), lambda it: it.broadcast(), sends=True)
 
 
 @phone.command(epilog="Example: dialcast phone watch 1001 --number 1002 --receive now --record show.mp4")
@@ -151,7 +155,7 @@ def watch(
         duration=duration,
         report=report,
     )
-    _run(options, _journal(log_format, log_level), lambda it: it.watch(channel))
+    _run(options, _journal(log_format, log_level), lambda it: it.watch(channel), receives=True)
 
 
 @phone.command(epilog="Example: dialcast phone answer --number 1002 --auto")
@@ -186,7 +190,8 @@ def answer(
         duration=duration,
         report=report,
     )
-    _run(options, _journal(log_format, log_level), lambda it: it.take_calls(auto=auto, once=once))
+    journal = _journal(log_format, log_level)
+    _run(options, journal, lambda it: it.take_calls(auto=auto, once=once), sends=True, receives=True)
 
 
 @codes.command("dial", epilog="Example: dialcast phone codes dial '*21*1002#' --number 1001")
@@ -216,10 +221,28 @@ def list_codes() -> None:
     Console().print(table)
 
 
-def _run(options: PhoneOptions, journal: Journal, act: Callable[[Phone], Awaitable[Outcome]]) -> None:
+def _run(
+    options: PhoneOptions,
+    journal: Journal,
+    act: Callable[[Phone], Awaitable[Outcome]],
+    *,
+    sends: bool = False,
+    receives: bool = False,
+) -> None:
+    """Have the phone act, and exit with what became of it; `sends` and `receives` say what must be at hand for it."""
+    for complaint in unwritable(options.media, options.report):
+        raise _usage(complaint)
+    try:
+        media, remark = rehearsed(options.media, sends=sends, receives=receives)
+    except SourceError as error:
+        raise _usage(str(error), MEDIA_FAILED) from None
+    options = replace(options, media=media)
+
     async def main() -> Outcome:
         loop = asyncio.get_running_loop()
         with TerminalScreen(f"dialcast phone {options.line.number}") as screen, ExitStack() as stack:
+            if remark:
+                screen.say(remark)
             doing = asyncio.ensure_future(act(Phone(options, screen, journal, open_line, MediaSession)))
             interrupts = 0
 
@@ -307,11 +330,12 @@ def _media(
     width, _, height = (size or defaults.video_size).partition("x")
     if not (width.isdigit() and height.isdigit() and 0 < int(width) <= 4096 and 0 < int(height) <= 4096):
         raise _usage(f"--size {size}: write WIDTHxHEIGHT, for example 352x288")
+    chosen = speaker is not None or defaults.speaker != "default"
     if speaker is None:  # a phone run by a script must not fail for want of a sound card
         speaker = defaults.speaker if sys.stdout.isatty() else "none"
     return MediaOptions(
         cameras=tuple(cameras or defaults.camera),
-        microphone=_device(microphone or defaults.microphone),
+        microphone=microphone or defaults.microphone,
         width=int(width),
         height=int(height),
         fps=fps or round(defaults.fps),
@@ -319,16 +343,13 @@ def _media(
         keyframe_seconds=defaults.keyframe_seconds,
         loop=loop,
         stamp=stamp,
-        speaker=_device(speaker),
+        speaker=speaker,
+        speaker_chosen=chosen,
         record=record,
         snapshot=snapshot,
         playout_ms=defaults.playout_ms,
         playout_max_ms=defaults.playout_max_ms,
     )
-
-
-def _device(name: str) -> str:
-    return "device" if name == "default" else name
 
 
 def _resolved(server: str) -> Address:
@@ -354,6 +375,6 @@ def _local_host(server: Address) -> str:
         return str(probe.getsockname()[0])
 
 
-def _usage(text: str) -> typer.Exit:
+def _usage(text: str, code: int = USAGE) -> typer.Exit:
     typer.echo(f"dialcast phone: {text}", err=True)
-    return typer.Exit(USAGE)
+    return typer.Exit(code)

@@ -14,6 +14,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from terminal_client.sound_device import open_stream
 from terminal_client.streams import SourceError
 
 Samples = npt.NDArray[np.int16]
@@ -38,14 +39,14 @@ class SoundSource(Protocol):
 
 
 def open_microphone(name: str, *, loop: bool = True) -> SoundSource:
-    """The source a user named: `synthetic`, `none`, a sound device (`device`, its index or name), or a file."""
+    """The source a user named: `synthetic`, `none`, a sound device (`default`, its index or name), or a file."""
     if name == "synthetic":
         return Tone()
     if name == "none":
         return Silence()
     if Path(name).is_file():
         return SoundFile(Path(name), loop=loop)
-    return SoundDevice(None if name == "device" else int(name) if name.isdigit() else name)
+    return SoundDevice(name)
 
 
 def file_blocks(path: Path, *, loop: bool = False) -> Generator[Samples, None, None]:
@@ -112,26 +113,17 @@ class Silence:
 class SoundDevice:
     """A microphone through PortAudio; its own clock paces the reader."""
 
-    def __init__(self, device: str | int | None) -> None:
-        self._name = f"microphone {'(default)' if device is None else device}"
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._blocks: queue.Queue[Samples] = queue.Queue(DEVICE_BACKLOG)
-        try:
-            import sounddevice  # noqa: PLC0415  PortAudio is missing on servers, where files are used instead
-
-            self._stream = sounddevice.InputStream(
-                SAMPLE_RATE, BLOCK_SAMPLES, device, 1, "int16", callback=self._arrived
-            )
-            self._stream.start()
-        except (OSError, ValueError, RuntimeError) as error:
-            # PortAudioError is a RuntimeError; a missing library an OSError; an unknown name a ValueError.
-            raise SourceError(f"{self._name}: {error}; use --microphone FILE or none") from error
+        self._stream = open_stream("microphone", name, SAMPLE_RATE, BLOCK_SAMPLES, self._arrived)
 
     def read(self) -> Samples | None:
         """The next 20 ms the device delivers."""
         try:
             return self._blocks.get(timeout=1.0)
         except queue.Empty:
-            raise SourceError(f"{self._name}: delivers no sound any more") from None
+            raise SourceError(f"microphone {self._name}: delivers no sound any more") from None
 
     def close(self) -> None:
         """Stop the device."""

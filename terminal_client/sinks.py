@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from terminal_client.microphone import BLOCK_SAMPLES, SAMPLE_RATE, Samples
+from terminal_client.sound_device import open_stream
 from terminal_client.streams import SourceError
 
 DEVICE_BACKLOG: Final = 10
@@ -25,13 +26,18 @@ class SoundSink(Protocol):
         """Finish the file or let go of the device."""
 
 
+def is_file(name: str) -> bool:
+    """Whether a speaker's name is that of a file to write."""
+    return name.lower().endswith(".wav")
+
+
 def open_speaker(name: str) -> SoundSink:
     """The sink a user named: `none`, a file ending in .wav, or a sound device. Raises SourceError."""
     if name == "none":
         return NullSink()
-    if name.lower().endswith(".wav"):
+    if is_file(name):
         return WavSink(Path(name))
-    return DeviceSink(None if name == "device" else int(name) if name.isdigit() else name)
+    return DeviceSink(name)
 
 
 class NullSink:
@@ -49,9 +55,10 @@ class WavSink:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = wave.open(str(path), "wb")  # noqa: SIM115  closed by close()
+            self._raw = path.open("wb")  # by ourselves: a Wave_write that could not open complains when it is deleted
         except OSError as error:
             raise SourceError(f"speaker {path}: {error.strerror}") from error
+        self._file = wave.open(self._raw, "wb")  # noqa: SIM115  closed by close()
         self._file.setnchannels(1)
         self._file.setsampwidth(2)
         self._file.setframerate(SAMPLE_RATE)
@@ -63,24 +70,16 @@ class WavSink:
     def close(self) -> None:
         """Complete the header and close the file."""
         self._file.close()
+        self._raw.close()
 
 
 class DeviceSink:
     """A loudspeaker through PortAudio, fed from a short backlog that absorbs the two clocks' difference."""
 
-    def __init__(self, device: str | int | None) -> None:
+    def __init__(self, name: str) -> None:
         self._backlog: deque[Samples] = deque(maxlen=DEVICE_BACKLOG)
         self._lock = threading.Lock()
-        try:
-            import sounddevice  # noqa: PLC0415  PortAudio is missing on servers, where files are used instead
-
-            self._stream = sounddevice.OutputStream(
-                SAMPLE_RATE, BLOCK_SAMPLES, device, 1, "int16", callback=self._wanted
-            )
-            self._stream.start()
-        except (OSError, ValueError, RuntimeError) as error:
-            # PortAudioError is a RuntimeError; a missing library an OSError; an unknown name a ValueError.
-            raise SourceError(f"speaker {device or '(default)'}: {error}; use --speaker none") from error
+        self._stream = open_stream("speaker", name, SAMPLE_RATE, BLOCK_SAMPLES, self._wanted)
 
     def write(self, samples: Samples) -> None:
         """Queue 20 ms for the device."""

@@ -87,7 +87,7 @@ class MediaOptions:
     cameras: tuple[str, ...] = ("synthetic",)
     """Sources to switch between: `synthetic`, a video file, or an OpenCV device index such as `0`."""
     microphone: str = "synthetic"
-    """`synthetic` (a tone), `none` (silence), `device` a device's name or index, or an audio file."""
+    """`synthetic` (a tone), `none` (silence), `default`, a device's name or index, or an audio file."""
     width: int = 352
     height: int = 288
     fps: int = 15
@@ -99,7 +99,9 @@ class MediaOptions:
     stamp: bool = False
     """Draw the machine-readable frame counter into the picture."""
     speaker: str = "none"
-    """`none`, `device` or a device's name or index, or FILE.wav: where received sound goes."""
+    """`none`, `default` or a device's name or index, or FILE.wav: where received sound goes."""
+    speaker_chosen: bool = True
+    """False for a mere default: without a device the phone then goes on without sound."""
     record: Path | None = None
     """MP4 of what was received (watch) or sent (broadcast)."""
     snapshot: Path | None = None
