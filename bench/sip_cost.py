@@ -17,8 +17,9 @@ import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sipp_scenarios.behaviours import Call
@@ -28,9 +29,11 @@ from sipp_scenarios.sipp import Account, Load, Sipp, run
 TICKS = os.sysconf("SC_CLK_TCK")
 SUBSCRIBERS = [Account(str(number), f"dialcast-{number}") for number in range(1002, 1010)]
 BROADCASTER = Account("1001", "dialcast-1001")
+CLIENTS = [f"127.0.0.{host}" for host in range(2, 6)]
+"""Addresses the load comes from: the shipped limit of requests a second is one address's."""
 REGISTRATIONS_PER_SECOND = 80.0
-CALLS_PER_SECOND = 25.0
-"""Below the shipped limit of requests a second from one address."""
+CALLS_PER_SECOND = 20.0
+"""From each client. At a trickle one would mostly measure how cold the processor's caches are."""
 IDLE_SECONDS = 2.0
 FORWARDED_AFTER = 3.0
 """Seconds after which the server has forwarded a stock phone's number that is live."""
@@ -127,10 +130,26 @@ def calls(server: Server, scenario: str, target: str) -> Callable[[int], None]:
 
 
 def _sipp(server: Server, scenario: str, target: str, load: Load, keys: dict[str, str]) -> None:
-    rows = [(account, target) for account in SUBSCRIBERS]
-    media = free_ports(2), free_ports(2)
-    sipp = Sipp(scenario, server.address, rows, load=load, keys=keys, media_ports=media, trace=False)
-    run(sipp, load.calls / load.rate + 60)
+    """The load, shared among the clients, each with two numbers of its own."""
+    share = replace(load, calls=load.calls // len(CLIENTS))
+
+    def client(place: int) -> None:
+        rows = [(account, target) for account in SUBSCRIBERS[place :: len(CLIENTS)]]
+        media = free_ports(2), free_ports(2)
+        sipp = Sipp(
+            scenario,
+            server.address,
+            rows,
+            load=share,
+            keys=keys,
+            host=CLIENTS[place],
+            media_ports=media,
+            trace=False,
+        )
+        run(sipp, share.calls / share.rate + 60)
+
+    with ThreadPoolExecutor(len(CLIENTS)) as clients:
+        list(clients.map(client, range(len(CLIENTS))))
 
 
 def measure_all(count: int, rounds: int, data: Path) -> list[Cost]:
@@ -146,7 +165,7 @@ def measure_all(count: int, rounds: int, data: Path) -> list[Cost]:
             meter.cost("code call (*21*1001#, writes)", calls(server, "code", "*21*1001#")),
         ]
         calls(server, "code", "##21#")(len(SUBSCRIBERS))
-        seconds = rounds * (count / CALLS_PER_SECOND + 10) + 30
+        seconds = rounds * (count / CALLS_PER_SECOND / len(CLIENTS) + 10) + 30
         with Call("go_live", server.address, BROADCASTER, "8888", hold=seconds, voice=_tone(data)) as live:
             live.answered()
             time.sleep(FORWARDED_AFTER)

@@ -73,18 +73,20 @@ class Sipp:
         load: Load | None = None,
         transport: Transport = "udp",
         local_port: int | None = None,
+        host: str | None = None,
         media_ports: tuple[int, int] = (9, 9),
         keys: dict[str, str] | None = None,
         trace: bool = True,
     ) -> None:
         """`rows` are who calls whom (account, dialled number), taken in turn; `server` is HOST:PORT.
 
-        `media_ports` are the audio and video ports of the offer. `trace` keeps every message (not for load).
+        `host` is the local address, the loopback's usual one unless given. `media_ports` are the audio and video ports
+        of the offer. `trace` keeps every message (not for load).
         """
         program = shutil.which("sipp")
         if program is None:
             raise SippError("sipp is not installed: apt-get install sip-tester")
-        load, host = load or Load(), local_host(server)
+        load, host = load or Load(), host or local_host(server)
         self.scenario, self._trace = scenario, trace
         self.folder = Path(tempfile.mkdtemp(prefix=f"sipp-{scenario}-"))
         self.local_port = local_port or free_ports()
