@@ -265,8 +265,7 @@ def _run(
 
     outcome = asyncio.run(main())
     if outcome.code:
-        words = f"{outcome.status} {outcome.reason}" if outcome.status else outcome.reason
-        typer.echo(f"dialcast phone: {printable(words)}", err=True)
+        typer.echo(f"dialcast phone: {printable(outcome.told)}", err=True)
     raise typer.Exit(outcome.code)
 
 

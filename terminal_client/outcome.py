@@ -38,3 +38,10 @@ class Outcome:
     status: int = 0
     reason: str = ""
     redialable: bool = False
+    words: str = ""
+    """What to tell the user instead of status and reason."""
+
+    @property
+    def told(self) -> str:
+        """One line for the user; the status of a success explains nothing."""
+        return self.words or (f"{self.status} {self.reason}" if self.status >= 300 else self.reason)

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from terminal_client.codes import send_code
 from terminal_client.journal import Journal
 from terminal_client.media import MediaSession
 from terminal_client.outcome import (
+    INTERRUPTED,
     LOST,
     LOST_STATUS,
     MEDIA_FAILED,
@@ -34,7 +36,14 @@ from terminal_client.talk import Talk
 
 OpenLine = Callable[[LineOptions], Awaitable[Line]]
 OpenMedia = Callable[[str, MediaOptions, Role], MediaSession]
+T = TypeVar("T")
 REDIAL_SECONDS = 1.0
+WRONG_STATUS = frozenset({401, 404, 407})
+SILENCE = 408
+
+
+class LeftError(Exception):
+    """The user left before the line was up."""
 
 
 class Phone:
@@ -81,6 +90,7 @@ class Phone:
             self._journal.event("phone.redialling", "warning", reason=outcome.reason)
             self._screen.say(f"lost ({outcome.reason}); dialling again")
             await asyncio.sleep(REDIAL_SECONDS)
+            talk.answered = False
             again = await self._once(lambda line: talk.dial(line, self._options.service, "sendonly"))
             if talk.answered:
                 lost_at = time.monotonic()
@@ -96,28 +106,59 @@ class Phone:
             outcome = await self._reported(talk, talk.take(line, auto))
             if once or talk.left or outcome.code == LOST:
                 return outcome
+            if outcome.code:
+                self._screen.say(f"ended: {outcome.told}")
 
     async def _once(self, run: Callable[[Line], Awaitable[Outcome]]) -> Outcome:
-        """A line up and registered for as long as `run` takes."""
+        """A line up and registered for as long as `run` takes; the user may leave before it is."""
+        options, line = self._options.line, None
+        self._screen.say(f"registering {options.number} at {options.server} ...")
+        self._screen.offer("q")
         try:
-            line = await self._open_line(self._options.line)
-        except SignallingLostError as error:
-            return Outcome(LOST, 0, str(error), redialable=True)
-        try:
+            line = await self._unless_left(self._open_line(options))
             if line.warning:
                 self._journal.event("phone.warning", "warning", text=line.warning)
-            registration = await line.register()
-            options = self._options.line
+            registration = await self._unless_left(line.register())
             self._journal.event("phone.registered", number=options.number, expires=registration.expires)
             self._screen.say(f"{options.number} is registered at {options.server}")
             return await run(line)
+        except LeftError:
+            return Outcome(INTERRUPTED, 0, "interrupted")
         except RegistrationRefusedError as error:
             code = REFUSED_CALL if error.status in LOST_STATUS else REFUSED_REGISTRATION
-            return Outcome(code, error.status, error.reason)
+            return Outcome(code, error.status, error.reason, words=self._refusal(error))
         except SignallingLostError as error:
             return Outcome(LOST, 0, str(error), redialable=True)
         finally:
-            await line.close()
+            if line is not None:
+                await line.close()
+
+    async def _unless_left(self, work: Awaitable[T]) -> T:
+        """What `work` brings. Raises LeftError if the user presses q first; other keys wait for the call."""
+        pressed: list[str] = []
+
+        async def left() -> None:
+            while "q" not in pressed:
+                pressed.append(await self._screen.keys.get())
+
+        doing, leaving = asyncio.ensure_future(work), asyncio.create_task(left())
+        try:
+            await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                raise LeftError
+            for key in pressed:
+                self._screen.keys.put_nowait(key)
+            return doing.result()
+        finally:
+            doing.cancel()
+            leaving.cancel()
+            await asyncio.gather(doing, leaving, return_exceptions=True)
+
+    def _refusal(self, error: RegistrationRefusedError) -> str:
+        """What the status alone would not tell a person."""
+        if error.status in WRONG_STATUS:
+            return f"wrong number or password for {self._options.line.number} ({error})"
+        return error.reason if error.status == SILENCE else ""
 
     async def _reported(self, talk: "Talk", run: Awaitable[Outcome]) -> Outcome:
         outcome = Outcome(LOST, 0, "interrupted")

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 START_SECONDS = 10.0
 QUIT_SECONDS = 6.0
-REGISTER_SECONDS = 12.0
+REGISTER_SECONDS = 8.0
 """An unanswered REGISTER would go on for 64*T1 = 32 s (RFC 3261 timer F); a user has understood sooner."""
 DEBUG_LEVEL = 5
 
@@ -177,7 +177,8 @@ class Line:
         try:
             outcome = await self._answer_of(self._registration, REGISTER_SECONDS, "")
         except TimeoutError:
-            raise RegistrationRefusedError(408, f"{options.server} does not answer") from None
+            silence = f"{options.server} does not answer; is `dialcast up` running there?"
+            raise RegistrationRefusedError(408, silence) from None
         if not 200 <= outcome.status < 300:
             raise RegistrationRefusedError(outcome.status, outcome.reason)
         return outcome
@@ -289,4 +290,8 @@ async def open_line(options: LineOptions) -> Line:
     except (SignallingLostError, TimeoutError) as error:
         await line.close()
         raise SignallingLostError(str(error)) from None
+    except asyncio.CancelledError:
+        line.kill()
+        await line.close()
+        raise
     return line

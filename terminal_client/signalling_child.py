@@ -6,6 +6,7 @@ SIP stack and stdin in turn, so every callback runs there. Commands come as JSON
 device); `onCallSdpCreated` replaces its m-sections by those that the parent gave.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -49,6 +50,8 @@ from terminal_client.sip_text import body, header
 POLL_MS = 5
 GOODBYE_SECONDS = 2.0
 """How long hanging up and deregistering may take at the end."""
+LATE_SECONDS = 0.5
+"""How long an answer to the first REGISTER is awaited then, which must not leave a binding behind."""
 OFFERED_CODECS = ("AMR/8000/1", "PCMU/8000/1", "PCMA/8000/1")
 
 Emit = Callable[[Event], None]
@@ -127,7 +130,8 @@ class Account(pj.Account):  # type: ignore[misc]  # the wheel has no types
 
     def onRegState(self, prm: pj.OnRegStateParam) -> None:  # noqa: N802
         """Registered, refreshed, refused, unanswered (408) or deregistered."""
-        self.stack.emit(Registration(int(prm.code), prm.reason, max(0, prm.expiration) if prm.code == 200 else 0))
+        expires = max(0, prm.expiration) if prm.code == 200 else 0
+        self.stack.registration(Registration(int(prm.code), prm.reason, expires))
 
     def onIncomingCall(self, prm: pj.OnIncomingCallParam) -> None:  # noqa: N802
         """Keep the call, or PJSUA declines it at once; the parent decides."""
@@ -147,7 +151,10 @@ class Stack:
         self.incoming_count = 0
         self.standing_media = ""
         """Our m-sections for the next incoming call; without them it is busy here."""
+        self.registering = False
+        """A registrar was asked and has not answered yet."""
         self.registered = False
+        """It has bound us at least once."""
         self.tcp = False
 
     def poll(self) -> None:
@@ -228,7 +235,7 @@ class Stack:
         config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
         self.account = Account(self)
         self.account.create(config)
-        self.registered = bool(command.registrar)
+        self.registering = bool(command.registrar)
 
     def _dial(self, command: Dial) -> None:
         call = self.calls[command.call] = Call(self, command.call, command.media)
@@ -236,6 +243,12 @@ class Stack:
         for name, value in command.headers:
             prm.txOption.headers.append(_sip_header(name, value))
         call.makeCall(command.uri, prm)
+
+    def registration(self, event: Registration) -> None:
+        """The registrar has answered, or nobody has."""
+        self.registering = False
+        self.registered = self.registered or event.expires > 0
+        self.emit(event)
 
     def incoming(self, pj_id: int, message: str) -> None:
         """A call has come in; numbers count down from -1."""
@@ -275,25 +288,19 @@ class Stack:
             self.emit(event)
 
     def close(self) -> None:
-        """Hang up, deregister, and give PJSUA a moment for both."""
+        """Hang up, deregister what is registered, and give PJSUA a moment for both."""
         for call in list(self.calls.values()):
             self._hangup(call, "")
-        gone: list[Registration] = []
-        forward = self.emit
-
-        def watch(event: Event) -> None:
-            if isinstance(event, Registration):
-                gone.append(event)
-            forward(event)
-
-        self.emit = watch
-        self._pump(lambda: not self.calls)
+        self._pump(lambda: not self.calls, GOODBYE_SECONDS)
+        self._pump(lambda: not self.registering, LATE_SECONDS)
         if self.account and self.registered:
-            self.account.setRegistration(False)
-            self._pump(lambda: bool(gone))
+            self.registering = True
+            with contextlib.suppress(pj.Error):  # a refresh is under way that nobody answers
+                self.account.setRegistration(False)
+                self._pump(lambda: not self.registering, GOODBYE_SECONDS)
 
-    def _pump(self, finished: Callable[[], bool]) -> None:
-        until = time.monotonic() + GOODBYE_SECONDS
+    def _pump(self, finished: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
         while not finished() and time.monotonic() < until:
             self.poll()
 

@@ -153,7 +153,8 @@ class Talk:
         if self._flowing and outcome.redialable:
             await self.media.pause()
         self._journal.event("phone.ended", status=outcome.status, reason=outcome.reason, code=outcome.code)
-        self._screen.say(f"ended: {outcome.reason or 'hung up'}")
+        if outcome.code == OK:  # anything else is said by whoever acts on it
+            self._screen.say(f"ended: {outcome.reason or 'hung up'}")
         return outcome
 
     async def _pump(self, source: AsyncIterator[Happening]) -> None:

@@ -48,11 +48,14 @@ class Network:
         self.calls: dict[int, Call] = {}
         self.commands: list[Command] = []
         self.refusal: RegistrationRefusedError | None = None
+        self.silent = False
         self.closed = 0
         self.amr = True
         self._tasks: list[asyncio.Task[None]] = []
 
     async def register(self) -> Registration:
+        if self.silent:
+            await asyncio.Event().wait()
         if self.refusal:
             raise self.refusal
         return Registration(200, "OK", 300)
@@ -305,6 +308,43 @@ def test_a_refused_registration_and_a_silent_server_differ(status: int, code: in
     assert scene.lines[0].closed == 1
 
 
+def test_leaving_while_a_silent_server_is_asked_needs_no_patience() -> None:
+    def network() -> Network:
+        silent = Network()
+        silent.silent = True
+        return silent
+
+    scene = Scene("q:sq")
+    assert scene.play(lambda it: it.broadcast(), network).code == 130
+    assert scene.screen.said == ["registering 1001 at 127.0.0.1:5060 ..."]
+    assert scene.lines[0].closed == 1
+
+
+def test_keys_pressed_while_registering_count_in_the_call() -> None:
+    scene = Scene("q:s cmpq:q")
+    assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
+    assert "send" in scene.media.done
+
+
+def test_a_server_that_is_not_back_at_once_is_dialled_until_it_is() -> None:
+    """The first line is lost, the second finds nobody to register with, the third is live again."""
+    scene = Scene(send="now")
+
+    async def dies(network: Network, call: Call, media: str) -> None:
+        await go_live(network, call, media)
+        await asyncio.sleep(0.05)
+        call.put(Lost("signalling process died"))
+
+    def network() -> Network:
+        made = Network(to_8888=stopped if scene.lines else dies, code=code_accepted)
+        if len(scene.lines) == 1:
+            made.refusal = RegistrationRefusedError(408, "no answer")
+        return made
+
+    outcome = scene.play(lambda it: it.broadcast(), network)
+    assert (outcome.code, outcome.reason, len(scene.lines)) == (0, "Enough", 3)
+
+
 def test_a_stack_without_amr_offers_g711_only() -> None:
     async def listen(network: Network, call: Call, media: str) -> None:
         assert "AMR" not in media and "m=audio 5100 RTP/AVP 0 8" in media
@@ -319,10 +359,13 @@ def test_a_stack_without_amr_offers_g711_only() -> None:
 
 
 def test_hanging_up_while_it_rings_is_an_interruption() -> None:
+    scene = Scene()
+
     async def rings(network: Network, call: Call, media: str) -> None:
         call.put(Progress(call.number, 180, "Ringing", "", ""))
+        scene.screen.keys.put_nowait("q")
 
-    assert Scene("q:q").play(lambda it: it.watch("1005"), lambda: Network(to_1005=rings)).code == 130
+    assert scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=rings)).code == 130
 
 
 def test_an_incoming_call_rings_is_answered_and_flows_both_ways() -> None:

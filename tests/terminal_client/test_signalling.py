@@ -8,10 +8,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from protocols.net import Address
+from terminal_client import signalling
 from terminal_client.messages import Answered, Ended, Progress, Reoffered
 from terminal_client.signalling import (
     Call,
@@ -121,6 +123,59 @@ def test_registers_with_digest_and_deregisters_at_the_end(registrar: Peer) -> No
     log = registrar.messages.read_text()
     assert "+g.dialcast.join" in log
     assert "Expires: 0" in log
+
+
+class LateRegistrar(asyncio.DatagramProtocol):
+    """Keeps its answers back until it is awake, and notes for how long each REGISTER was to bind."""
+
+    def __init__(self) -> None:
+        self.expires: list[str] = []
+        self._awake = False
+        self._kept: list[tuple[bytes, tuple[str, int]]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        head = dict(line.split(": ", 1) for line in data.decode().splitlines()[1:] if ": " in line)
+        same = "\r\n".join(f"{name}: {head[name]}" for name in ("Via", "From", "To", "Call-ID", "CSeq", "Contact"))
+        answer = f"SIP/2.0 200 OK\r\n{same}\r\nExpires: {head['Expires']}\r\nContent-Length: 0\r\n\r\n"
+        self.expires.append(head["Expires"])
+        self._kept.append((answer.encode(), address))
+        if self._awake:
+            self.wake()
+
+    def wake(self) -> None:
+        self._awake = True
+        for answer, address in self._kept:
+            self._transport.sendto(answer, address)
+        self._kept.clear()
+
+
+async def left_before_the_answer(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> tuple[list[str], float]:
+    """A phone that gives up early: the Expires that the registrar saw, and how long leaving took then, seconds."""
+    monkeypatch.setattr(signalling, "REGISTER_SECONDS", 0.3)
+    loop = asyncio.get_running_loop()
+    transport, registrar = await loop.create_datagram_endpoint(LateRegistrar, local_addr=("127.0.0.1", 0))
+    line = await open_line(options(transport.get_extra_info("sockname")[1]))
+    with pytest.raises(RegistrationRefusedError, match=r"is `dialcast up` running there\?$"):
+        await line.register()
+    gave_up = loop.time()
+    if answers:
+        registrar.wake()
+    await line.close()
+    transport.close()
+    return registrar.expires, loop.time() - gave_up
+
+
+async def test_a_registration_that_succeeds_too_late_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    expires, _ = await left_before_the_answer(monkeypatch, answers=True)
+    assert (expires[0], expires[-1]) == ("300", "0")
+
+
+async def test_a_silent_registrar_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    expires, leaving = await left_before_the_answer(monkeypatch, answers=False)
+    assert "0" not in expires and leaving < 1.5
 
 
 def test_a_wrong_password_is_a_refusal_with_status_and_reason(registrar: Peer) -> None:
