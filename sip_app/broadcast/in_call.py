@@ -1,12 +1,13 @@
 """What happens in a call of a broadcast once it stands: hold and resume, picture requests, its end."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from protocols.control import ControlError, LegInfo, UpdateLeg
+from protocols.control import ControlError, LegInfo, LegSpec, UpdateLeg, decode, encode, expect
 from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
@@ -16,6 +17,10 @@ from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.calls import Dialog, Rejected
 
 RETRY_AFTER = [("Retry-After", "2")]
+PLAY_AGAIN = 1.0
+"""Seconds until a viewer's media is started again when the relay could not be told."""
+UNPLAYED = "unplayed"
+"""The key under which a viewer's dialog keeps the leg that is to be started once its 200 is acknowledged."""
 Description = Callable[[int], bytes]
 """Our side of a call as SDP, under the o= version it is given; a call restored from the store has none."""
 
@@ -88,6 +93,7 @@ async def _renegotiate(
         leg = await service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
     except (RelayUnavailable, ControlError) as error:
         raise Rejected(503, "Media Relay Unavailable", RETRY_AFTER) from error
+    dialog.app.pop(UNPLAYED, None)
     return description(service, group, plan, leg)
 
 
@@ -95,3 +101,24 @@ def description(service: Broadcasting, group: LiveGroup, plan: Plan, leg: LegInf
     """How the answer that sends a peer to this leg's addresses is written."""
     bitrate = service.config.media.video_bitrate_max if plan.role == "source" else None
     return partial(plan.answer, leg, group.session_id, video_bitrate=bitrate)
+
+
+def unplayed(group: LiveGroup, spec: LegSpec) -> dict[str, str]:
+    """What a viewer's dialog remembers until its media is started, a restart of this server included."""
+    return {UNPLAYED: encode(UpdateLeg(group.channel, group.epoch, spec))[1].decode()}
+
+
+async def play(service: Broadcasting, group: LiveGroup, dialog: Dialog) -> None:
+    """Start a viewer's media once it has our answer.
+
+    A phone that does no checks drops what comes before its 200: the keyframe that it was to begin with.
+    """
+    await dialog.acked.wait()
+    while not (dialog.ended.is_set() or group.over()) and (kept := dialog.app.get(UNPLAYED)):
+        try:
+            await service.link.call(expect(decode("UpdateLeg", kept.encode()), UpdateLeg), LegInfo)
+            dialog.app.pop(UNPLAYED, None)
+        except ControlError:
+            return  # the leg or its group is gone
+        except RelayUnavailable:
+            await asyncio.sleep(PLAY_AGAIN)

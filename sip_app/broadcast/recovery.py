@@ -14,6 +14,7 @@ from protocols.control import ClaimGroup, ControlError, Done, LegLost, LegRow
 from protocols.records import Broadcast, StoredDialog
 from sip_app.broadcast.ending import BROADCASTER_LOST, ENDED, RELAY_LOST, broadcaster_lost, end_group, leg_lost
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
+from sip_app.broadcast.in_call import play
 from sip_app.broadcast.media import load_formats
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.calls import Dialog, DialogHandler
@@ -115,7 +116,11 @@ async def _reconcile_legs(service: Broadcasting, group: LiveGroup, viewers: set[
     for row in there.values():
         if row.leg_id != group.leg_id and row.leg_id not in group.viewers and not group.pending:
             await service.remove_leg(group, row.leg_id)
-        elif row.lost:
+            continue
+        viewer = group.viewers.get(row.leg_id)
+        if viewer is not None and not row.packets:
+            service.spawn(play(service, group, viewer.dialog))
+        if row.lost:
             leg_lost(service, LegLost(row.group_id, row.epoch, row.leg_id, "silent"))
     if group.state == "lost" and group.grace is None:
         group.state = "live"

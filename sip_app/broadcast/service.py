@@ -22,13 +22,12 @@ from protocols.control import (
     MediaStarted,
     OpenGroup,
     ReplaceSource,
-    UpdateLeg,
 )
 from protocols.records import Overlay, StoredDialog
 from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
-from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, description
+from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, description, play, unplayed
 from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE
 from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
@@ -37,8 +36,6 @@ from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, Overlay
 
 JOIN_FEATURE = "+g.dialcast.join"
 """Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
-PLAY_AGAIN = 1.0
-"""Seconds until a viewer's media is started again when the relay could not be told."""
 
 log = structlog.get_logger()
 
@@ -304,7 +301,7 @@ class BroadcastCalls:
             dialog = await call.answer(
                 body=describe(0),
                 contact=service.contact(call.flow, group.number),
-                app=group.leg_keys(spec, "sink"),
+                app=group.leg_keys(spec, "sink") | ({} if reserved is spec else unplayed(group, spec)),
             )
         finally:
             if dialog is None:
@@ -317,22 +314,7 @@ class BroadcastCalls:
         group.viewers[leg_id] = viewer
         log.info("viewer.added", channel=group.channel, viewer=viewer.number, leg=leg_id)
         if reserved is not spec:
-            service.spawn(self._play(group, spec, dialog))
-
-    async def _play(self, group: LiveGroup, spec: LegSpec, dialog: Dialog) -> None:
-        """Start a viewer's media once it has our answer.
-
-        A phone that does no checks drops what comes before its 200: the keyframe that it was to begin with.
-        """
-        await dialog.acked.wait()
-        while not dialog.ended.is_set() and not group.over():
-            try:
-                await self.service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
-                return
-            except ControlError:
-                return  # the leg or its group is gone
-            except RelayUnavailable:
-                await asyncio.sleep(PLAY_AGAIN)
+            service.spawn(play(service, group, dialog))
 
 
 async def _ask_keyframe(dialog: Dialog) -> None:

@@ -9,6 +9,7 @@ import pytest
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, broadcasting, until, version
 from ua import DOMAIN
 
+import sip_app.broadcast.service
 from protocols.control import LegRow
 from protocols.records import Overlay
 
@@ -40,6 +41,35 @@ def test_a_restarted_server_holds_its_broadcast_and_ends_it_properly(tmp_path: P
             assert await viewer.ended() == 'Q.850;cause=16;text="Broadcast ended"'
             await world.over()
             assert phone.heard == [] and late.heard == []
+
+    asyncio.run(scenario())
+
+
+def test_a_viewer_whose_media_had_not_been_started_yet_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        """The server is killed before it gets there."""
+
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            phone, _ = await world.broadcaster()
+            with monkeypatch.context() as patch:
+                patch.setattr(sip_app.broadcast.service, "play", never)
+                viewer = await world.phone("1002")
+                await viewer.watch()
+                phone.video.send()
+                await asyncio.sleep(0.1)
+                assert not viewer.video.packets
+                await world.kill_server()
+            await world.start_server()
+
+            async def seen() -> bool:
+                phone.video.send()
+                await asyncio.sleep(0.02)
+                return bool(viewer.video.packets)
+
+            await until(seen)
 
     asyncio.run(scenario())
 
