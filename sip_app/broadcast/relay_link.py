@@ -40,6 +40,8 @@ from provisioning.config import ControlConfig
 
 CALL_TIMEOUT = 3.0
 """Seconds a command may take before the relay counts as unavailable for it."""
+PING_INTERVAL = 5.0
+"""Seconds between two questions whether the relay is still there; a hung one keeps its connection."""
 REDIAL_DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to reach the relay; the last one repeats."""
 
@@ -170,10 +172,22 @@ class RelayLink:
                 attempt += 1
                 continue
             attempt = 0
-            await self._lost.wait()
+            await self._until_lost()
             self._drop()
             log.warning("relay.down", relay=str(self.address))
             self._listener.relay_down()
+
+    async def _until_lost(self) -> None:
+        """Returns when the connection is gone, or stands but nobody answers on it any more."""
+        while not self._lost.is_set():
+            try:
+                await asyncio.wait_for(self._lost.wait(), PING_INTERVAL)
+            except TimeoutError:
+                try:
+                    await self._exchange(ListLegs(limit=1), LegPage)
+                except (RelayUnavailable, ControlError) as error:
+                    log.warning("relay.silent", relay=str(self.address), error=str(error))
+                    return
 
     async def _connect(self) -> None:
         self._lost.clear()

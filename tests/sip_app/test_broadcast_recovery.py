@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, broadcasting, until, version
+from twisted.internet.defer import Deferred
 from ua import DOMAIN
 
 import sip_app.broadcast.service
 from protocols.control import LegRow
 from protocols.records import Overlay
+from sip_app.broadcast import relay_link
 
 RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
 
@@ -70,6 +72,24 @@ def test_a_viewer_whose_media_had_not_been_started_yet_is_not_forgotten(
                 return bool(viewer.video.packets)
 
             await until(seen)
+
+    asyncio.run(scenario())
+
+
+def test_a_relay_that_hangs_with_its_connection_open_is_dialled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_link, "PING_INTERVAL", 0.05)
+    monkeypatch.setattr(relay_link, "CALL_TIMEOUT", 0.2)
+
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            await world.broadcaster()
+            hung = world.link._wire
+            assert hung is not None
+            monkeypatch.setattr(hung, "callRemote", lambda *_, **__: Deferred())
+            await until(lambda: world.link.up and world.link._wire is not hung)
+            await world.viewer("1002")
 
     asyncio.run(scenario())
 
