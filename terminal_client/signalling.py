@@ -93,7 +93,7 @@ class Call:
     """One call of the line. Its updates come in order; `Ended` or `Lost` is the last."""
 
     def __init__(self, line: "Line", number: int, offer: str = "", caller: str = "") -> None:
-        self._line, self.number = line, number
+        self.line, self.number = line, number
         self.offer, self.caller = offer, caller
         self.over = False
         self._updates: asyncio.Queue[CallUpdate] = asyncio.Queue()
@@ -104,16 +104,16 @@ class Call:
 
     def answer(self, status: int, reason: str = "") -> None:
         """Answer an incoming call: 180 rings, 200 accepts, anything higher refuses."""
-        self._line.command(Answer(self.number, status, reason))
+        self.line.command(Answer(self.number, status, reason))
 
     def reoffer(self, media: str) -> None:
         """Offer other media inside the call."""
-        self._line.command(Reoffer(self.number, media))
+        self.line.command(Reoffer(self.number, media))
 
     def hang_up(self, reason: str = "") -> None:
         """End it, whatever state it is in; `Ended` follows."""
         if not self.over:
-            self._line.command(Hangup(self.number, reason))
+            self.line.command(Hangup(self.number, reason))
 
     def put(self, update: CallUpdate) -> None:
         """Called by the line."""
