@@ -78,7 +78,8 @@ class Phone:
             accepted, ended = await send_code(line, code)
             name = "phone.code_accepted" if accepted else "phone.code_refused"
             self._journal.event(name, code=code, status=ended.status, reason=ended.reason)
-            self._screen.say(ended.reason if accepted else f"refused: {ended.status} {ended.reason}")
+            if accepted:
+                self._screen.say(ended.reason)
             return Outcome(OK if accepted else REFUSED_CALL, ended.status, ended.reason)
 
         return await self._once(run)

@@ -73,7 +73,7 @@ class Talk:
         self._direction: Direction = "sendrecv"
         self._negotiated = self._joining = self._joined = False
         self._flowing = self._wanted = self._connected = False
-        self._muted = self._received = self._expecting = False
+        self._muted = self._received = self._expecting = self._awaiting_picture = False
         self._pictures = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -236,6 +236,7 @@ class Talk:
 
     def _agree(self, remote: RemoteMedia) -> None:
         self._expecting = any(stream is not None and stream.receives for stream in (remote.audio, remote.video))
+        self._awaiting_picture = remote.video is not None and remote.video.receives
         self.media.negotiated(remote)
 
     def _join(self) -> None:
@@ -277,7 +278,8 @@ class Talk:
     def _forwarded(self, accepted: bool, reason: str) -> None:
         if accepted:
             self._journal.event("phone.cfu_activated", reason=reason)
-            self._screen.say(f"live: whoever calls {self._options.line.number} watches")
+            silent = "" if self._wanted else "; not sending yet, press s"
+            self._screen.say(f"live: whoever calls {self._options.line.number} watches{silent}")
         else:
             self._journal.event("phone.cfu_refused", "warning", reason=reason)
             self._screen.say(f"forwarding was refused ({reason}); the network may set it by itself")
@@ -288,8 +290,12 @@ class Talk:
         self._connected = True
         self._journal.event("phone.connected")
         self._screen.say("connected")
-        choices = "scmpq" if self.role == "broadcast" else "rpq"
-        self._screen.offer(choices[1:] if self._wanted else choices)
+        self._offer("scmpq" if self.role == "broadcast" else "rpq")
+
+    def _offer(self, choices: str) -> None:
+        """What there is to choose: nothing a second time, and no other camera where there is but one."""
+        done = ("sr" if self._wanted else "") + ("c" if len(self._options.media.cameras) == 1 else "")
+        self._screen.offer("".join(key for key in choices if key not in done))
 
     async def _flow_if_due(self) -> None:
         """Media starts once the call is connected, the join done and the user's choice made."""
@@ -300,8 +306,11 @@ class Talk:
         if sends:
             await self.media.start_sending()
             self._journal.event("phone.sending")
-        self._screen.say("sending" if self.role == "broadcast" else "receiving")
-        self._screen.offer("cmpq" if sends else "pq")
+        if self.role == "broadcast":
+            self._screen.say("sending")
+        else:
+            self._screen.say("waiting for the picture" if self._awaiting_picture else "receiving")
+        self._offer("cmpq" if sends else "pq")
 
     async def _chosen(self, letter: str) -> None:
         match letter:
@@ -310,7 +319,7 @@ class Talk:
                 if self.role == "watch" and self._connected:
                     self._receive()
                 await self._flow_if_due()
-            case "c":
+            case "c" if len(self._options.media.cameras) > 1:
                 self.media.switch_camera()
                 self._journal.event("phone.camera_switched")
             case "m":
@@ -329,6 +338,9 @@ class Talk:
         match seen:
             case FirstPicture(at):
                 self._received = True
+                if self._flowing and self._awaiting_picture:
+                    self._screen.say("receiving")
+                self._awaiting_picture = False
                 self._journal.event("phone.first_picture", mono=at)
             case Live(at):
                 self._journal.event("phone.live", mono=at)

@@ -24,6 +24,7 @@ from terminal_client.streams import (
     LocalMedia,
     LocalStream,
     MediaEvent,
+    MediaOptions,
     MediaStats,
     RemoteMedia,
 )
@@ -91,6 +92,7 @@ class Notes:
         self.events: asyncio.Queue[MediaEvent] = asyncio.Queue()
         self.done: list[str] = []
         self.join_error = ""
+        self.dark = False
 
     async def open(self) -> LocalMedia:
         stream = LocalStream(5100, 5101, "uuuu", "p" * 22)
@@ -109,7 +111,8 @@ class Notes:
 
     def start_receiving(self) -> None:
         self.done.append("receive")
-        self.events.put_nowait(FirstPicture(0.0))
+        if not self.dark:
+            self.events.put_nowait(FirstPicture(0.0))
 
     async def pause(self) -> None:
         self.done.append("pause")
@@ -207,7 +210,8 @@ async def show(network: Network, call: Call, media: str) -> None:
 
 def test_going_live_joins_before_the_answer_forwards_itself_and_sends_when_told(tmp_path: Path) -> None:
     """The order of the mission: 183, join, 200, forwarding, the choice, and only then camera and microphone."""
-    scene = Scene("scmpq:s cmpq:mcq", report=tmp_path / "report.json")
+    media = MediaOptions(cameras=("synthetic", "clip.mp4"))
+    scene = Scene("scmpq:s cmpq:mcq", media=media, report=tmp_path / "report.json")
     outcome = scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted))
     assert outcome.code == 0
     assert scene.lines[0].dialled == ["8888", "*21*8888%23"]
@@ -223,9 +227,18 @@ def test_going_live_joins_before_the_answer_forwards_itself_and_sends_when_told(
 
 
 def test_nothing_is_sent_until_the_user_says_so() -> None:
-    scene = Scene("scmpq:q")
+    scene = Scene("smpq:q")
     assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
     assert "send" not in scene.media.done
+    assert "live: whoever calls 1001 watches; not sending yet, press s" in scene.screen.said
+
+
+def test_with_one_camera_there_is_none_to_switch_to() -> None:
+    scene = Scene("mpq:cq", send="now")
+    assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
+    assert "switch" not in scene.media.done
+    assert not any("c" in choices for choices in scene.screen.offered)
+    assert "live: whoever calls 1001 watches" in scene.screen.said
 
 
 def test_the_reason_of_the_end_is_shown() -> None:
@@ -267,7 +280,7 @@ def test_a_lost_broadcaster_dials_again_and_sends_again() -> None:
 
 @pytest.mark.parametrize("redial", [False])
 def test_without_redial_a_loss_is_the_end(redial: bool) -> None:
-    scene = Scene("scmpq:s", redial=redial)
+    scene = Scene("smpq:s", redial=redial)
     scene.media.events = asyncio.Queue()
 
     async def consent_lost(network: Network, call: Call, media: str) -> None:
@@ -288,6 +301,34 @@ def test_watching_receives_only_after_receive_and_is_ready_before_it_joins() -> 
     assert "first_picture" in scene.names()
 
 
+def test_a_viewer_is_told_that_the_picture_is_awaited_and_when_it_comes() -> None:
+    scene = Scene(receive="now")
+    scene.media.dark = True
+
+    async def dark_show(network: Network, call: Call, media: str) -> None:
+        await show(network, call, media)
+        await asyncio.sleep(0.05)
+        assert scene.screen.said[-1] == "waiting for the picture"
+        scene.media.events.put_nowait(FirstPicture(0.0))
+        await asyncio.sleep(0.05)
+        call.put(Ended(call.number, 200, "Normal call clearing", 'Q.850;cause=16;text="Enough"'))
+
+    assert scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=dark_show)).code == 0
+    assert scene.screen.said[-3:] == ["waiting for the picture", "receiving", "ended: Enough"]
+
+
+def test_an_abnormal_end_is_told_once_and_without_the_status_of_the_answer() -> None:
+    async def dies(network: Network, call: Call, media: str) -> None:
+        await show(network, call, media)
+        await asyncio.sleep(0.02)
+        call.put(Ended(call.number, 200, "OK", 'Q.850;cause=38;text="Server shutting down"'))
+
+    scene = Scene()
+    outcome = scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=dies))
+    assert (outcome.code, outcome.told) == (5, "Server shutting down")
+    assert not any("Server shutting down" in line for line in scene.screen.said), "the command line says it"
+
+
 def test_a_refused_call_says_why() -> None:
     async def refuse(network: Network, call: Call, media: str) -> None:
         call.put(Ended(call.number, 480, "1005 is not broadcasting now"))
@@ -296,15 +337,19 @@ def test_a_refused_call_says_why() -> None:
     assert (outcome.code, outcome.status, outcome.reason) == (3, 480, "1005 is not broadcasting now")
 
 
-@pytest.mark.parametrize(("status", "code"), [(403, 2), (401, 2), (408, 3)])
-def test_a_refused_registration_and_a_silent_server_differ(status: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [(403, 2, "403 no"), (401, 2, "wrong number or password for 1001 (401 no)"), (408, 3, "no")],
+)
+def test_a_refused_registration_and_a_silent_server_differ(status: int, code: int, told: str) -> None:
     def network() -> Network:
         refusing = Network()
         refusing.refusal = RegistrationRefusedError(status, "no")
         return refusing
 
     scene = Scene()
-    assert scene.play(lambda it: it.watch("1005"), network).code == code
+    outcome = scene.play(lambda it: it.watch("1005"), network)
+    assert (outcome.code, outcome.told) == (code, told)
     assert scene.lines[0].closed == 1
 
 
@@ -321,7 +366,7 @@ def test_leaving_while_a_silent_server_is_asked_needs_no_patience() -> None:
 
 
 def test_keys_pressed_while_registering_count_in_the_call() -> None:
-    scene = Scene("q:s cmpq:q")
+    scene = Scene("q:s mpq:q")
     assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
     assert "send" in scene.media.done
 
@@ -369,7 +414,7 @@ def test_hanging_up_while_it_rings_is_an_interruption() -> None:
 
 
 def test_an_incoming_call_rings_is_answered_and_flows_both_ways() -> None:
-    scene = Scene("aq:a cmpq:q")
+    scene = Scene("aq:a mpq:q")
     outcome = scene.play(lambda it: it.take_calls(auto=False, once=True), Network)
     assert outcome.code == 0
     assert [c.status for c in scene.lines[0].commands if isinstance(c, Answer)] == [180, 200]
