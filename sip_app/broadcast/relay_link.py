@@ -190,8 +190,7 @@ class RelayLink:
                     return
 
     async def _connect(self) -> None:
-        self._lost.clear()
-        lost = self._lost
+        self._lost = lost = asyncio.Event()  # its own: an old connection's end may be told late
         factory = protocol.Factory.forProtocol(lambda: _Wire(self._heard, lost.set))
         dialling: Deferred[_Wire] = self._endpoint().connect(factory)
         self._wire = await dialling.asFuture(asyncio.get_running_loop())
