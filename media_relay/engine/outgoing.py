@@ -82,7 +82,8 @@ class Outgoing:
             self._numbers.resume(stream.timeline.highest + 1)
             self.state = "live"
         elif stream.startable(now) and stream.cache.start is not None and now >= self._replay_at:
-            self._replay_at = now + REPLAY_INTERVAL
+            if self.outlet.flow == "open":  # a leg that has not latched yet gets next to nothing of it
+                self._replay_at = now + REPLAY_INTERVAL
             self._rewind(stream.cache.start)
             self._squeezed = stream.replay_timestamps()
             self.state = "catching"

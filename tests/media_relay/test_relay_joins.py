@@ -123,6 +123,20 @@ def test_a_stock_phone_behind_nat_latches_once(world: World) -> None:
     assert "nat" in joined(world)
 
 
+def test_a_phone_behind_nat_gets_the_picture_at_once_when_it_latches(world: World) -> None:
+    sources, _ = world.broadcaster("video")
+    sources["video"].send(SPS, IDR + bytes(900))
+    world.step()
+    public = world.peer("video", ELSEWHERE)
+    spec = LegSpec("nat", "2001", ELSEWHERE, (world.peer("video").spec(sends=True),))
+    place = expect(world.do(AddViewer("1001", 1, spec)), LegInfo).media[0]
+    world.settle()
+    public.send(RtpPacket(96, 1, 1, 1, b"hello"), place.rtp)
+    world.step()
+    world.settle()
+    assert [packet.payload[0] for packet in public.packets()][:2] == [SPS[0], IDR[0]]
+
+
 def test_a_leg_that_has_not_latched_gets_a_trickle_and_only_for_a_while(world: World) -> None:
     sources, _ = world.broadcaster("audio")
     viewer, _, _ = world.viewer("audio", client="192.0.2.7")
