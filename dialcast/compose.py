@@ -20,8 +20,8 @@ from twisted.internet import asyncioreactor
 
 from dialcast.logs import configure
 from protocols.control import Hello
-from protocols.net import bracketed
-from provisioning.config import Config
+from protocols.net import Address
+from provisioning.config import OPERATOR_SOCKET, Config
 from provisioning.loader import ConfigError
 
 RELAY_WAIT = 2.0
@@ -77,7 +77,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     from provisioning.store import Store
     from provisioning.subscribers import provision
     from sip_app.broadcast.group import Broadcasting
-    from sip_app.broadcast.operator import SOCKET_NAME, OperatorDoor
+    from sip_app.broadcast.operator import OperatorDoor
     from sip_app.broadcast.relay_link import RelayLink
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.ports import Ports
@@ -95,7 +95,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     service = Broadcasting(config, ports, link, as_id)
     calls = BroadcastCalls(service)
     server = ApplicationServer(config, ports, calls, reactor, as_id=as_id)
-    door = OperatorDoor(service, config.data_path / SOCKET_NAME)
+    door = OperatorDoor(service, config.data_path / OPERATOR_SOCKET)
     leases: asyncio.Task[None] | None = None
     try:
         await calls.restore(server.endpoint.restore)
@@ -122,15 +122,12 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
 
 async def serve_relay(config: Config, stop: asyncio.Event) -> None:
     """The media relay. Raises OSError when an address cannot be bound."""
-    from media_relay.server import RelayServer
+    from media_relay.server import run_relay
 
-    relay = RelayServer(config)
-    control = await relay.start()
-    try:
-        print(f"ready control={bracketed(control.host)}:{control.port}", flush=True)
-        await stop.wait()
-    finally:
-        await relay.stop()
+    def ready(control: Address) -> None:
+        print(f"ready control={control}", flush=True)
+
+    await run_relay(config, ready, stop)
 
 
 def start(part: str, config: Config, *, supervised: bool = False) -> int:

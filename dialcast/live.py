@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from provisioning.config import OPERATOR_SOCKET
+
 TIMEOUT = 15.0
 """Seconds to wait for the answer: stopping a broadcast with many viewers takes a while."""
-SOCKET_NAME = "operator.sock"
 
 live_app = typer.Typer(no_args_is_help=True, help="See and stop the broadcasts of the server on this host.")
 DataDir = Annotated[Path, typer.Option(help="The server's data directory.", envvar="DIALCAST_DATA_DIR")]
@@ -23,7 +24,7 @@ class NoServerError(Exception):
 
 def ask(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
     """One command to the server of this data directory. Raises NoServerError."""
-    path = data_dir / SOCKET_NAME
+    path = data_dir / OPERATOR_SOCKET
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
             door.settimeout(TIMEOUT)

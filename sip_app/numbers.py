@@ -64,7 +64,6 @@ class NumberPlan:
         self._ours = {config.domain, *config.domain_aliases, *own_hosts}
         self._services = frozenset(f"{number}@{config.domain}" for number in config.service.numbers)
         self._allowed = [re.compile(pattern) for pattern in config.sip.allow_targets]
-        self.service_aor = f"{config.service.numbers[0]}@{config.domain}"
 
     def ours(self, uri: Uri) -> bool:
         """True if the URI lies within this domain; a telephone number always does."""

@@ -30,6 +30,7 @@ from provisioning.value_types import (
 )
 
 __all__ = [
+    "OPERATOR_SOCKET",
     "SAMPLE_NUMBERS",
     "Config",
     "ControlConfig",
@@ -45,6 +46,8 @@ __all__ = [
     "sample_password",
 ]
 
+OPERATOR_SOCKET = "operator.sock"
+"""The Unix socket in the data directory through which the operator's commands reach the server."""
 SAMPLE_NUMBERS = tuple(str(number) for number in range(1001, 1010))
 
 

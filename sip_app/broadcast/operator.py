@@ -16,7 +16,6 @@ import structlog
 from sip_app.broadcast.ending import end_group, stopped_by_operator
 from sip_app.broadcast.group import Broadcasting
 
-SOCKET_NAME = "operator.sock"
 MAX_LINE = 4096
 IDLE = 30.0
 """Seconds a connected client may stay silent."""

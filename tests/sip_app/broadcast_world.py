@@ -21,11 +21,11 @@ from protocols.rtp.packet import RtpPacket
 from protocols.sdp import Media, SessionDescription, parse
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request, Response
-from provisioning.config import Config
+from provisioning.config import OPERATOR_SOCKET, Config
 from provisioning.store import Store
 from provisioning.subscribers import provision
 from sip_app.broadcast.group import Broadcasting, LiveGroup
-from sip_app.broadcast.operator import SOCKET_NAME, OperatorDoor
+from sip_app.broadcast.operator import OperatorDoor
 from sip_app.broadcast.relay_link import RelayLink
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.ports import Dialogs, DiversionSettings, Ports
@@ -279,7 +279,7 @@ class BroadcastWorld:
         self.service = Broadcasting(config, ports, self.link, "as-test")
         self.calls = BroadcastCalls(self.service)
         self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id="as-test", timers=QUICK)
-        self.door = OperatorDoor(self.service, config.data_path / SOCKET_NAME)
+        self.door = OperatorDoor(self.service, config.data_path / OPERATOR_SOCKET)
         await self.calls.restore(self.server.endpoint.restore)
         self.link.start(self.calls)
         if relay:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from broadcast_world import BROADCASTER, BroadcastWorld, broadcasting
 
+from provisioning.config import OPERATOR_SOCKET
 from sip_app.broadcast import ending
-from sip_app.broadcast.operator import SOCKET_NAME
 
 
 async def tell(world: BroadcastWorld, *lines: bytes) -> list[dict[str, Any]]:
     """What the door answers to these lines, until it hangs up or we do."""
-    reader, writer = await asyncio.open_unix_connection(world.config.data_path / SOCKET_NAME)
+    reader, writer = await asyncio.open_unix_connection(world.config.data_path / OPERATOR_SOCKET)
     writer.writelines(lines)
     writer.write_eof()
     answers = await asyncio.wait_for(reader.read(), 4)
@@ -30,7 +30,7 @@ def command(**fields: str) -> bytes:
 
 def test_the_door_is_open_to_its_owner_only_and_gone_with_the_server(tmp_path: Path) -> None:
     async def scenario() -> None:
-        path = tmp_path / SOCKET_NAME
+        path = tmp_path / OPERATOR_SOCKET
         async with broadcasting(tmp_path):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert not path.exists()
@@ -40,7 +40,7 @@ def test_the_door_is_open_to_its_owner_only_and_gone_with_the_server(tmp_path: P
 
 def test_a_door_left_behind_by_a_killed_server_is_replaced(tmp_path: Path) -> None:
     async def scenario() -> None:
-        (tmp_path / SOCKET_NAME).touch()
+        (tmp_path / OPERATOR_SOCKET).touch()
         async with broadcasting(tmp_path) as world:
             assert await tell(world, command(command="list")) == [{"ok": True, "broadcasts": []}]
 
