@@ -13,12 +13,11 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from protocols.net import Address, Flow
 from protocols.sip.dialog import DialogState, incoming_id
-from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request, make_response
 from protocols.sip.transaction import Timers
-from protocols.sip.uri import SipUri, parse_uri
+from protocols.sip.uri import SipUri
 from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
@@ -34,8 +33,8 @@ from sip_app.numbers import (
     ServiceNumber,
     Target,
     TheServer,
-    number_of,
 )
+from sip_app.onward import Onward
 from sip_app.ports import Ports
 from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
 from sip_app.registrar import Registrar
@@ -87,6 +86,7 @@ class ApplicationServer:
         )
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
+        self._onward = Onward(self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy)
         await self.endpoint.start()
         log.info("server.started", addresses=[f"{name}:{address}" for name, address in self.addresses])
 
@@ -134,13 +134,13 @@ class ApplicationServer:
         request, route = without_own_routes(admitted.request, self._names_us, self._signer)
         if route is None:
             raise Rejected(481)
-        self._proxy.forward(tx, request, None, [await self._onward(request, route)], record=True)
+        self._proxy.forward(tx, request, None, [await self._next(request, route)], record=True)
 
-    async def _onward(self, request: Request, route: DialogRoute) -> ProxyTarget:
+    async def _next(self, request: Request, route: DialogRoute) -> ProxyTarget:
         flow = route.onward(request)
         if not self.endpoint.transports.alive(flow):
             uri = str(request.routes[0].uri) if request.routes else request.uri
-            flow = self._redialled(flow, uri) or flow
+            flow = self._onward.redialled(flow, uri) or flow
         return ProxyTarget(request.uri, flow)
 
     def on_ack(self, request: Request, flow: Flow) -> None:
@@ -151,7 +151,7 @@ class ApplicationServer:
         request, route = without_own_routes(request, self._names_us, self._signer)
         if route is None:
             return
-        target = await self._onward(request, route)
+        target = await self._next(request, route)
         request = replace(request, headers=one_hop_less(request))
         self.endpoint.send_stateless(request, target.flow)
 
@@ -173,7 +173,7 @@ class ApplicationServer:
         elif isinstance(target, TheServer):
             raise Rejected(404)
         elif isinstance(target, ForeignTarget):
-            await self._leave(tx, request, caller, target)
+            await self._onward.leave(tx, request, caller, target)
         elif isinstance(target, ServiceCode):
             await self._as_callee(tx, request, caller, target)
         else:
@@ -206,9 +206,9 @@ class ApplicationServer:
             raise self._identity.challenged(request, caller.client_address.host)
         if "@" in call.target and not call.target.endswith(f"@{self._plan.domain}"):
             user, _, host = call.target.partition("@")
-            await self._leave(tx, request, caller, ForeignTarget(SipUri(host, user), call.target), call)
+            await self._onward.leave(tx, request, caller, ForeignTarget(SipUri(host, user), call.target), call)
             return
-        await self._ring(tx, request, caller, call)
+        await self._onward.ring(tx, request, caller, call)
 
     async def _as_callee(
         self,
@@ -251,98 +251,13 @@ class ApplicationServer:
             raise Rejected(482, "Merged Request")
         self.endpoint.at_end(tx, lambda: self._merging.pop(key, None))
 
-    async def _ring(self, tx: ServerTransaction, request: Request, caller: Caller, call: Diverted) -> None:
-        """An ordinary call: to every phone registered for the number."""
-        if "proxy-require" in request.headers:
-            raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
-        if request.max_forwards == 0:
-            raise Rejected(483)
-        self._proxy.check_loop(tx, request)
-        bindings = await self.registrar.bindings(call.target)
-        if not bindings:
-            if await self._ports.credentials.find(call.target) is None:
-                raise Rejected(404)
-            raise Rejected(480, f"{number_of(call.target)} Is Not Registered")
-        targets = []
-        for branch, binding in enumerate(bindings, 1):
-            uri = parse_uri(binding.contact)
-            flow = self.registrar.flow_of(binding)
-            if not self.endpoint.transports.alive(flow):
-                hop = str(NameAddr.parse(binding.path[0]).uri) if binding.path else binding.contact
-                reached = self._redialled(flow, hop)
-                if reached is None:
-                    continue
-                flow = reached
-            lines = [*call.history_headers, *call.diversion_headers]
-            if isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
-                lines.append(("History-Info", str(entry)))
-            targets.append(ProxyTarget(binding.contact, flow, binding.path, tuple(lines)))
-        if not targets:
-            raise Rejected(480, f"{number_of(call.target)} Is Out Of Reach")
-        if not _still_wanted(tx):
-            return
-        if call.here and "100rel" not in request.required:
-            forwarded = make_response(request, 181, to_tag=new_tag(), headers=call.history_headers)
-            self.endpoint.respond(tx, forwarded)
-        self._proxy.forward(tx, request, caller, targets, record=True)
-
-    async def _leave(
-        self,
-        tx: ServerTransaction,
-        request: Request,
-        caller: Caller,
-        target: ForeignTarget,
-        call: Diverted | None = None,
-    ) -> None:
-        """A call to another domain: only where an operator's pattern allows it, and only to numeric hosts."""
-        if not caller.authenticated or not self._plan.may_leave_for(target.key):
-            raise Rejected(403, "Foreign Domain")
-        address = target.uri.address
-        if address is None:
-            raise Rejected(404, "Host Must Be Numeric")
-        self._proxy.check_loop(tx, request)
-        lines = (*call.history_headers, *call.diversion_headers) if call is not None else ()
-        if target.uri.param("transport") == "tcp" and "tcp" in self.endpoint.transports.bound:
-            flow = self.endpoint.transports.connect(address)
-        else:
-            flow = Flow("udp", self.endpoint.transports.bound["udp"], address)
-        if _still_wanted(tx):
-            self._proxy.forward(tx, request, caller, [ProxyTarget(str(target.uri), flow, (), lines)], record=True)
-
     def _names_us(self, uri: SipUri) -> bool:
         """True for a Route entry that means this server; without a port, our name alone does."""
         return self._plan.ours(uri) and uri.port in (None, self.endpoint.transports.bound["udp"].port)
 
-    # Ways to those whose connection is gone
-
-    def _redialled(self, flow: Flow, uri: str) -> Flow | None:
-        """A new connection for a dead one: to where the peer says it listens, if that is the host it came from."""
-        if flow.transport == "udp":
-            return replace(flow, local=self.endpoint.transports.bound["udp"])
-        try:
-            parsed = parse_uri(uri)
-        except SipParseError:
-            return None
-        address = parsed.address if isinstance(parsed, SipUri) else None
-        if address is None or address.host != flow.remote.host:
-            return None
-        return self.endpoint.transports.connect(address)
-
     async def reach(self, state: DialogState) -> Flow | None:
-        """Another way to the peer of a dialog: the flow it has registered over since, else a new connection."""
-        aor = self._plan.aor(NameAddr.parse(state.remote_uri).uri)
-        if aor is not None:
-            for binding in await self.registrar.bindings(aor):
-                flow = self.registrar.flow_of(binding)
-                same_phone = flow.remote.host == state.flow.remote.host
-                if same_phone and flow.transport == state.flow.transport and self.endpoint.transports.alive(flow):
-                    return flow
-        return self._redialled(state.flow, state.next_hop)
-
-
-def _still_wanted(tx: ServerTransaction) -> bool:
-    """False once the request was answered while we were looking something up: it was cancelled."""
-    return tx.state in ("trying", "proceeding")
+        """Another way to the peer of a dialog whose connection is gone."""
+        return await self._onward.reach(state)
 
 
 def _check_required(request: Request) -> None:

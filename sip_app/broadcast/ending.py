@@ -66,13 +66,15 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
             reason=reason,
             seconds=round(time.time() - group.opened_at, 1),
         )
+        for observer in service.observers:
+            observer.broadcast_ended(group, reason)
 
 
 async def _end_calls(service: Broadcasting, group: LiveGroup, reason: str) -> None:
     for call in list(group.pending):
         call.reject(480, "Broadcast Ended", [("Reason", reason)])
-    dialogs = [viewer.dialog for viewer in group.viewers.values()]
-    group.viewers.clear()
+    gone = [service.drop_viewer(group, leg_id, reason) for leg_id in list(group.viewers)]
+    dialogs = [viewer.dialog for viewer in gone if viewer is not None]
     if group.source is not None and not group.source.ended.is_set():
         dialogs.insert(0, group.source)
     pause = 1 / service.config.service.bye_rate
@@ -94,9 +96,8 @@ async def _written(group: LiveGroup, writing: Awaitable[None]) -> None:
 
 async def end_viewer(service: Broadcasting, group: LiveGroup, viewer: Viewer, reason: str) -> None:
     """End one view from our side."""
-    if group.viewers.pop(viewer.leg_id, None) is not None:
+    if service.drop_viewer(group, viewer.leg_id, reason) is not None:
         await service.remove_leg(group, viewer.leg_id)
-        log.info("viewer.ended", channel=group.channel, viewer=viewer.number, leg=viewer.leg_id, reason=reason)
     await viewer.dialog.bye(reason)
 
 
@@ -142,6 +143,8 @@ def broadcaster_lost(service: Broadcasting, group: LiveGroup) -> None:
         return
     group.state = "lost"
     log.warning("broadcast.lost", channel=group.channel, grace_s=service.config.service.reconnect_grace)
+    for observer in service.observers:
+        observer.broadcast_lost(group)
     group.grace = service.spawn(_grace(service, group))
 
 

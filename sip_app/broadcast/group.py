@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import structlog
 
@@ -92,6 +92,34 @@ class LiveGroup:
         }
 
 
+class BroadcastObserver(Protocol):
+    """Who follows the life of broadcasts (call records, the conference view, metrics). Nothing may block or raise."""
+
+    def broadcast_live(self, group: LiveGroup) -> None:
+        """The broadcaster was answered."""
+        ...
+
+    def broadcast_lost(self, group: LiveGroup) -> None:
+        """The broadcaster vanished; the group waits for it."""
+        ...
+
+    def broadcast_back(self, group: LiveGroup) -> None:
+        """The broadcaster called again and took its group over."""
+        ...
+
+    def broadcast_ended(self, group: LiveGroup, reason: str) -> None:
+        """A broadcast that was live is over; `reason` is a Reason header value. Its viewers have left before."""
+        ...
+
+    def viewer_joined(self, group: LiveGroup, viewer: Viewer) -> None:
+        """A viewer was answered."""
+        ...
+
+    def viewer_left(self, group: LiveGroup, viewer: Viewer, cause: str) -> None:
+        """A viewer's call is over, or about to be ended by us."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Broadcasting:
     """What all parts of the broadcast service share: configuration, ports, the relay, the open groups."""
@@ -103,6 +131,7 @@ class Broadcasting:
     open: dict[str, LiveGroup] = field(default_factory=dict)
     """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
     closing: set[LiveGroup] = field(default_factory=set)
+    observers: list[BroadcastObserver] = field(default_factory=list)
     silent: dict[tuple[str, int, str], object] = field(default_factory=dict)
     """Legs (channel, epoch, leg id) the relay reported lost and has not heard since, and who asks after each."""
     _ended: dict[str, float] = field(default_factory=dict)
@@ -120,6 +149,22 @@ class Broadcasting:
         """The open group of this channel and epoch, or None: late reports must not touch a newer broadcast."""
         group = self.open.get(channel)
         return group if group is not None and group.epoch == epoch else None
+
+    def add_viewer(self, group: LiveGroup, viewer: Viewer) -> None:
+        """A viewer was answered: it is in."""
+        group.viewers[viewer.leg_id] = viewer
+        log.info("viewer.added", channel=group.channel, viewer=viewer.number, leg=viewer.leg_id)
+        for observer in self.observers:
+            observer.viewer_joined(group, viewer)
+
+    def drop_viewer(self, group: LiveGroup, leg_id: str, cause: str) -> Viewer | None:
+        """A viewer's call ends: it is out. None if it was out before. Its leg and its BYE are the caller's business."""
+        viewer = group.viewers.pop(leg_id, None)
+        if viewer is not None:
+            log.info("viewer.left", channel=group.channel, viewer=viewer.number, leg=leg_id, cause=cause)
+            for observer in self.observers:
+                observer.viewer_left(group, viewer, cause)
+        return viewer
 
     def note_end(self, channel: str) -> None:
         """Remember for a moment that this channel was live."""

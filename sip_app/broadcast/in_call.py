@@ -77,8 +77,7 @@ class ViewerCall:
 
     def on_ended(self, cause: str) -> None:
         """The viewer is gone: its leg goes too."""
-        if self.group.viewers.pop(self.viewer.leg_id, None) is not None:
-            log.info("viewer.left", channel=self.group.channel, viewer=self.viewer.number, cause=cause)
+        if self.service.drop_viewer(self.group, self.viewer.leg_id, cause) is not None:
             self.service.spawn(self.service.remove_leg(self.group, self.viewer.leg_id))
 
 

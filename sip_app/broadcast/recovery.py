@@ -111,7 +111,7 @@ async def _claimed(service: Broadcasting, group: LiveGroup) -> bool:
 
 async def _reconcile_legs(service: Broadcasting, group: LiveGroup, viewers: set[str], there: dict[str, LegRow]) -> None:
     for leg_id in viewers - there.keys():
-        if (viewer := group.viewers.pop(leg_id, None)) is not None:
+        if (viewer := service.drop_viewer(group, leg_id, RELAY_LOST)) is not None:
             service.spawn(viewer.dialog.bye(RELAY_LOST))
     for row in there.values():
         if row.leg_id != group.leg_id and row.leg_id not in group.viewers and not group.pending:

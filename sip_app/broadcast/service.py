@@ -221,6 +221,8 @@ class BroadcastCalls:
             service.spawn(dialog.bye(ENDED))
             raise CallGone
         log.info("broadcast.live", channel=group.channel, epoch=group.epoch, joined=not body)
+        for observer in service.observers:
+            (observer.broadcast_back if group.replacing else observer.broadcast_live)(group)
         return dialog
 
     async def _await_join(self, call: IncomingCall, group: LiveGroup, leg: LegInfo) -> None:
@@ -311,8 +313,7 @@ class BroadcastCalls:
         if group.over():
             await dialog.bye(ENDED)
             return
-        group.viewers[leg_id] = viewer
-        log.info("viewer.added", channel=group.channel, viewer=viewer.number, leg=leg_id)
+        service.add_viewer(group, viewer)
         if reserved is not spec:
             service.spawn(play(service, group, dialog))
 

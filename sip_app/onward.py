@@ -1,0 +1,123 @@
+"""Onward: the last step of a call that is not for this server itself: the phones of a number, or another domain.
+
+Requests to a binding use the flow it registered over (RFC 3261 section 18, RFC 5626); a connection that is gone is
+dialled anew only to the host it came from.
+"""
+
+from dataclasses import replace
+
+from protocols.net import Flow
+from protocols.sip.dialog import DialogState
+from protocols.sip.errors import SipParseError
+from protocols.sip.events import ServerTransaction
+from protocols.sip.headers import NameAddr
+from protocols.sip.message import Request, make_response
+from protocols.sip.uri import SipUri, parse_uri
+from sip_app.calls import Caller, Rejected
+from sip_app.dialogs import new_tag
+from sip_app.diversion import Diverted
+from sip_app.endpoint import SipEndpoint
+from sip_app.numbers import ForeignTarget, NumberPlan, number_of
+from sip_app.ports import Credentials
+from sip_app.proxy import Proxy, ProxyTarget
+from sip_app.registrar import Registrar
+
+
+class Onward:
+    """Finds where calls of others go, and sends them there."""
+
+    def __init__(
+        self, endpoint: SipEndpoint, plan: NumberPlan, registrar: Registrar, credentials: Credentials, proxy: Proxy
+    ) -> None:
+        self._endpoint = endpoint
+        self._plan = plan
+        self._registrar = registrar
+        self._credentials = credentials
+        self._proxy = proxy
+
+    async def ring(self, tx: ServerTransaction, request: Request, caller: Caller, call: Diverted) -> None:
+        """An ordinary call: to every phone registered for the number."""
+        if "proxy-require" in request.headers:
+            raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
+        if request.max_forwards == 0:
+            raise Rejected(483)
+        self._proxy.check_loop(tx, request)
+        bindings = await self._registrar.bindings(call.target)
+        if not bindings:
+            if await self._credentials.find(call.target) is None:
+                raise Rejected(404)
+            raise Rejected(480, f"{number_of(call.target)} Is Not Registered")
+        targets = []
+        for branch, binding in enumerate(bindings, 1):
+            uri = parse_uri(binding.contact)
+            flow = self._registrar.flow_of(binding)
+            if not self._endpoint.transports.alive(flow):
+                hop = str(NameAddr.parse(binding.path[0]).uri) if binding.path else binding.contact
+                reached = self.redialled(flow, hop)
+                if reached is None:
+                    continue
+                flow = reached
+            lines = [*call.history_headers, *call.diversion_headers]
+            if isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
+                lines.append(("History-Info", str(entry)))
+            targets.append(ProxyTarget(binding.contact, flow, binding.path, tuple(lines)))
+        if not targets:
+            raise Rejected(480, f"{number_of(call.target)} Is Out Of Reach")
+        if not still_wanted(tx):
+            return
+        if call.here and "100rel" not in request.required:
+            forwarded = make_response(request, 181, to_tag=new_tag(), headers=call.history_headers)
+            self._endpoint.respond(tx, forwarded)
+        self._proxy.forward(tx, request, caller, targets, record=True)
+
+    async def leave(
+        self,
+        tx: ServerTransaction,
+        request: Request,
+        caller: Caller,
+        target: ForeignTarget,
+        call: Diverted | None = None,
+    ) -> None:
+        """A call to another domain: only where an operator's pattern allows it, and only to numeric hosts."""
+        if not caller.authenticated or not self._plan.may_leave_for(target.key):
+            raise Rejected(403, "Foreign Domain")
+        address = target.uri.address
+        if address is None:
+            raise Rejected(404, "Host Must Be Numeric")
+        self._proxy.check_loop(tx, request)
+        lines = (*call.history_headers, *call.diversion_headers) if call is not None else ()
+        if target.uri.param("transport") == "tcp" and "tcp" in self._endpoint.transports.bound:
+            flow = self._endpoint.transports.connect(address)
+        else:
+            flow = Flow("udp", self._endpoint.transports.bound["udp"], address)
+        if still_wanted(tx):
+            self._proxy.forward(tx, request, caller, [ProxyTarget(str(target.uri), flow, (), lines)], record=True)
+
+    def redialled(self, flow: Flow, uri: str) -> Flow | None:
+        """A new connection for a dead one: to where the peer says it listens, if that is the host it came from."""
+        if flow.transport == "udp":
+            return replace(flow, local=self._endpoint.transports.bound["udp"])
+        try:
+            parsed = parse_uri(uri)
+        except SipParseError:
+            return None
+        address = parsed.address if isinstance(parsed, SipUri) else None
+        if address is None or address.host != flow.remote.host:
+            return None
+        return self._endpoint.transports.connect(address)
+
+    async def reach(self, state: DialogState) -> Flow | None:
+        """Another way to the peer of a dialog: the flow it has registered over since, else a new connection."""
+        aor = self._plan.aor(NameAddr.parse(state.remote_uri).uri)
+        if aor is not None:
+            for binding in await self._registrar.bindings(aor):
+                flow = self._registrar.flow_of(binding)
+                same_phone = flow.remote.host == state.flow.remote.host
+                if same_phone and flow.transport == state.flow.transport and self._endpoint.transports.alive(flow):
+                    return flow
+        return self.redialled(state.flow, state.next_hop)
+
+
+def still_wanted(tx: ServerTransaction) -> bool:
+    """False once the request was answered while we were looking something up: it was cancelled."""
+    return tx.state in ("trying", "proceeding")
