@@ -84,7 +84,10 @@ class _Waiter:
 
 
 class SipEndpoint:
-    """One server's SIP. `dialogs` are the answered calls, `early` those that only got provisional answers."""
+    """One server's SIP. `dialogs` are the answered calls, `early` those that only got provisional answers.
+
+    `transports` makes the sockets; a test hands in a network of its own.
+    """
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class SipEndpoint:
         admission: Admission,
         pipeline: Pipeline,
         timers: Timers | None = None,
+        transports: Callable[["SipEndpoint"], Transports] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.timers = timers or Timers(c=config.service.ring_timeout)
@@ -120,7 +124,7 @@ class SipEndpoint:
             config.sip.connection_idle_timeout,
             config.sip.connection_first_message_timeout,
         )
-        self.transports = Transports(self, reactor, limits, config.sip.dscp)
+        self.transports = transports(self) if transports else Transports(self, reactor, limits, config.sip.dscp)
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False

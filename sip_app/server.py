@@ -6,6 +6,7 @@ admission -> dialogs of ours -> routes -> identity -> number analysis -> diversi
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -39,6 +40,7 @@ from sip_app.ports import Ports
 from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
 from sip_app.registrar import Registrar
 from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
+from sip_app.transport import Transports
 
 CAPABILITIES = (("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", SUPPORTED_TEXT))
 
@@ -57,12 +59,13 @@ class ApplicationServer:
         *,
         as_id: str = "as",
         timers: Timers | None = None,
+        transports: Callable[[SipEndpoint], Transports] | None = None,
     ) -> None:
         self._config = config
         self._ports = ports
         self._service = service
         self._admission = Admission(config.sip)
-        self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers)
+        self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers, transports)
         self._process = secrets.token_hex(4)
         self.registrar = Registrar(config.sip, ports.location, self._process, time.time)
         own_hosts = {config.sip.bind, config.sip.advertised_host or config.sip.bind}
