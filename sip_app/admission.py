@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 
 from protocols.net import Address, Flow
 from protocols.sip.message import Request
-from provisioning.config import SipConfig
+from provisioning.config import Config, SipConfig
 
 RESPONSES_PER_REQUEST = 10
 """How many responses a second are taken from an address, as a multiple of its requests."""
@@ -58,6 +58,13 @@ class Admission:
     """The rules of this step, from the configuration."""
 
     def __init__(self, config: SipConfig) -> None:
+        self._take(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Judge by a changed configuration from now on."""
+        self._take(config.sip)
+
+    def _take(self, config: SipConfig) -> None:
         self._networks = [ip_network(text) for text in config.trusted_peers]
         self._known: dict[str, bool] = {}
         self._rate = RateLimit(config.requests_per_second)

@@ -117,13 +117,7 @@ class SipEndpoint:
         self._pipeline = pipeline
         self._trace = Trace(config.log.level == "debug")
         self._layer = TransactionLayer(self.timers, config.sip.max_transactions, self.via_address)
-        limits = Limits(
-            config.sip.max_message_bytes,
-            config.sip.max_connections,
-            config.sip.max_connections_per_address,
-            config.sip.connection_idle_timeout,
-            config.sip.connection_first_message_timeout,
-        )
+        limits = _limits(config)
         self.transports = transports(self) if transports else Transports(self, reactor, limits, config.sip.dscp)
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,6 +148,14 @@ class SipEndpoint:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take the limits and session timers of a changed configuration for what comes from now on."""
+        self._sip = config.sip
+        self.session_expires = config.service.session_expires
+        self.min_se = config.service.min_se
+        self._trace.on = config.log.level == "debug"
+        self.transports.limits = _limits(config)
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:
@@ -400,3 +402,14 @@ class SipEndpoint:
                 user.on_response(Response(status, REASONS[status], Headers()), tx)
         elif isinstance(tx, ServerTransaction) and (call := self.calls.get(tx)) is not None:
             call.lost()
+
+
+def _limits(config: Config) -> Limits:
+    sip = config.sip
+    return Limits(
+        sip.max_message_bytes,
+        sip.max_connections,
+        sip.max_connections_per_address,
+        sip.connection_idle_timeout,
+        sip.connection_first_message_timeout,
+    )

@@ -36,12 +36,16 @@ class Identity:
         clock: Callable[[], float],
     ) -> None:
         self._realm = config.digest_realm
-        self._algorithm = config.sip.digest_algorithm
-        self._guests = config.sip.guests
+        self.reconfigure(config)
         self._plan = plan
         self._credentials = credentials
         self._nonces = NonceSource(nonce_key, config.sip.nonce_lifetime)
         self._clock = clock
+
+    def reconfigure(self, config: Config) -> None:
+        """Challenge by a changed configuration from now on."""
+        self._algorithm = config.sip.digest_algorithm
+        self._guests = config.sip.guests
 
     def must_ask(self, admitted: Admitted) -> bool:
         """True if the request cannot be served without credentials and brings none at all: no need to look further."""

@@ -61,7 +61,12 @@ class NumberPlan:
 
     def __init__(self, config: Config, own_hosts: Iterable[str]) -> None:
         self.domain = config.domain
-        self._ours = {config.domain, *config.domain_aliases, *own_hosts}
+        self._own_hosts = frozenset(own_hosts)
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take the aliases, service numbers and allowed targets of a changed configuration; the domain stays."""
+        self._ours = {config.domain, *config.domain_aliases, *self._own_hosts}
         self._services = frozenset(f"{number}@{config.domain}" for number in config.service.numbers)
         self._allowed = [re.compile(pattern) for pattern in config.sip.allow_targets]
 

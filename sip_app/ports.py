@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from protocols.records import Binding, Broadcast, Diversions, Forwarding, Overlay, StoredDialog, Subscriber
+from provisioning.config import Config
 
 
 class Credentials(Protocol):
@@ -103,6 +104,14 @@ class Secrets(Protocol):
 
     async def secret(self, name: str) -> bytes:
         """The 32-byte secret of this name, created at first use."""
+        ...
+
+
+class Reconfigurable(Protocol):
+    """A part whose settings change while it serves (SIGHUP). `ApplicationServer.reconfigure` tells all of them."""
+
+    def reconfigure(self, config: Config) -> None:
+        """From now on live by this configuration: never raises, touches no call, drops nothing that was granted."""
         ...
 
 

@@ -16,7 +16,7 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri, parse_uri, uri_equal
-from provisioning.config import SipConfig
+from provisioning.config import Config, SipConfig
 from sip_app.admission import Admitted
 from sip_app.calls import Rejected
 from sip_app.ports import Location
@@ -46,6 +46,10 @@ class Registrar:
         self._process = process
         self._clock = clock
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def reconfigure(self, config: Config) -> None:
+        """Grant by a changed configuration from now on; what is granted stays."""
+        self._config = config.sip
 
     async def bindings(self, aor: str) -> Sequence[Binding]:
         """The phones registered for `aor`, best q first."""

@@ -36,7 +36,7 @@ from sip_app.numbers import (
     TheServer,
 )
 from sip_app.onward import Onward
-from sip_app.ports import Ports
+from sip_app.ports import Ports, Reconfigurable
 from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
 from sip_app.registrar import Registrar
 from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
@@ -96,6 +96,16 @@ class ApplicationServer:
     async def stop(self) -> None:
         """End our calls with BYE, within a bounded time, and close the sockets."""
         await self.endpoint.stop()
+
+    def reconfigure(self, config: Config) -> None:
+        """Live by a changed configuration from now on, without touching a call; call after `start`.
+
+        Each part that keeps settings has a `reconfigure` too, which takes what `provisioning.reload` calls live.
+        """
+        self._config = config
+        parts: list[Reconfigurable] = [self._admission, self.endpoint, self.registrar, self._plan, self._identity]
+        for part in parts:
+            part.reconfigure(config)
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
+from provisioning.config.operations import OperationsConfig
 from provisioning.config.section import Section
 from provisioning.config.terminal import TerminalConfig
 from provisioning.value_types import (
@@ -36,6 +37,7 @@ __all__ = [
     "ControlConfig",
     "LogConfig",
     "MediaConfig",
+    "OperationsConfig",
     "RelayConfig",
     "Section",
     "ServiceConfig",
@@ -197,6 +199,7 @@ class Config(Section):
     control: ControlConfig = ControlConfig()
     store: StoreConfig = StoreConfig()
     log: LogConfig = LogConfig()
+    operations: OperationsConfig = OperationsConfig()
     subscribers: tuple[SubscriberSeed, ...] = Field(default_factory=_sample_subscribers)
     """Accounts made at start when absent. Not given: the samples 1001-1009 with password
     `dialcast-<number>`, for loopback only; `[]` for none."""
