@@ -112,6 +112,7 @@ class Sipp:
             "-message_file": "messages.txt",
         }
         flags = ["-nostdin", "-trace_err", "-trace_screen", *(["-trace_msg"] if trace else [])]
+        flags += [] if trace else ["-trace_stat", "-stf", "stat.csv", "-fd", "3600"]
         self._command = [program, server, *flags]
         self._command += [word for option in options.items() for word in option]
         self._command += [word for name, value in every_key.items() for word in ("-key", name, value)]
@@ -141,6 +142,17 @@ class Sipp:
         if status != 0:
             raise SippError(f"{self.scenario}: failed (SIPp says {status})\n{self._story()}")
         return self.messages()
+
+    def failed(self, within: float) -> int:
+        """Waits for the last call of a load (`trace` off) and returns how many did not go as written."""
+        try:
+            status = self._process.wait(within)
+        except subprocess.TimeoutExpired:
+            raise SippError(f"{self.scenario}: not over after {within:g} s\n{self._story()}") from None
+        lines = self._read("stat.csv").splitlines()
+        if status not in (0, 1) or len(lines) < 2:
+            raise SippError(f"{self.scenario}: SIPp says {status}\n{self._story()}")
+        return int(lines[-1].split(";")[lines[0].split(";").index("FailedCall(C)")])
 
     def messages(self) -> list[Traced]:
         """Every SIP message sent and received so far, in order."""
