@@ -2,8 +2,8 @@
 
 dialcast with shipped defaults, Kamailio with its logic in its own language, and Kamailio with its logic in Python do
 the same work under the same SIPp scenarios, each alone on one processor core. A registration is REGISTER, 401,
-REGISTER, 200; an answered call is INVITE, 407, ACK, INVITE, 200, ACK, BYE, 200 with a stored dialog; a relayed call rings another
-phone; going live and watching are dialcast's alone. A row counts only without a failed call.
+REGISTER, 200; an answered call is INVITE, 407, ACK, INVITE, 200, ACK, BYE, 200 with a stored dialog; a relayed call
+rings another phone; going live and watching are dialcast's alone. A row counts only without a failed call.
 """
 
 import argparse
