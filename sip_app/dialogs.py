@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sip_app.endpoint import SipEndpoint
 
 HeaderList = Sequence[tuple[str, str]]
-METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "REGISTER")
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
 ALLOW = ", ".join(METHODS)
 SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo"))
 SUPPORTED_TEXT = "100rel, timer, path, histinfo"
@@ -39,13 +39,23 @@ def new_tag() -> str:
 
 
 class Rejected(Exception):
-    """A request is refused: the status, phrase and header fields of the answer."""
+    """A request is refused: the status, phrase, header fields and (in INFO) body of the answer."""
 
-    def __init__(self, status: int, reason: str | None = None, headers: HeaderList = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str | None = None,
+        headers: HeaderList = (),
+        *,
+        body: bytes = b"",
+        content_type: str | None = None,
+    ) -> None:
         super().__init__(f"{status} {reason or ''}".rstrip())
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.body = body
+        self.content_type = content_type
 
 
 class DialogHandler(Protocol):
@@ -57,6 +67,10 @@ class DialogHandler(Protocol):
 
     async def on_info(self, request: Request) -> None:
         """An INFO request in the dialog; it is answered 200 unless this raises `Rejected`."""
+        ...
+
+    async def on_message(self, request: Request) -> None:
+        """A MESSAGE in the dialog (RFC 3428); it is answered 202 unless this raises `Rejected`."""
         ...
 
     def on_ended(self, cause: str) -> None:
@@ -111,9 +125,9 @@ class Dialog:
             return False
         return response.status not in (408, 481, 503)
 
-    async def info(self, body: bytes, content_type: str) -> int:
-        """INFO in the dialog; the final status (408 when nobody answers)."""
-        return (await self._request("INFO", body=body, content_type=content_type)).status
+    async def ask(self, method: str, body: bytes, content_type: str) -> Response:
+        """INFO or MESSAGE in the dialog; the final response (408 when nobody answers)."""
+        return await self._request(method, body=body, content_type=content_type)
 
     async def _send_bye(self, reason: str | None, cause: str) -> None:
         if not self.acked.is_set():
@@ -212,16 +226,24 @@ class Dialog:
             self._finish("bye")
         elif method == "OPTIONS":
             respond(tx, make_response(request, 200, headers=(("Allow", ALLOW), ("Supported", SUPPORTED_TEXT))))
-        elif method in ("INVITE", "UPDATE", "INFO"):
+        elif method in ("INVITE", "UPDATE", "INFO", "MESSAGE"):
             self._endpoint.serve(tx, request, self._serve(tx, request))
         else:
             respond(tx, make_response(request, 405, headers=(("Allow", ALLOW),)))
 
     async def _serve(self, tx: ServerTransaction, request: Request) -> None:
         if request.method == "INFO":
+            if "info-package" in request.headers:
+                raise Rejected(469, headers=(("Recv-Info", "nil"),))
             if self.handler is not None:
                 await self.handler.on_info(request)
             self._endpoint.respond(tx, make_response(request, 200))
+            return
+        if request.method == "MESSAGE":
+            if self.handler is None:
+                raise Rejected(405, headers=(("Allow", ALLOW),))
+            await self.handler.on_message(request)
+            self._endpoint.respond(tx, make_response(request, 202))
             return
         if self._reinviting:
             raise Rejected(491)

@@ -221,7 +221,11 @@ class SipEndpoint:
         if call is not None:
             call.reject(refusal.status, refusal.reason, refusal.headers)
             return
-        response = make_response(request, refusal.status, refusal.reason, to_tag=new_tag(), headers=refusal.headers)
+        status, reason, body, kind = refusal.status, refusal.reason, refusal.body, refusal.content_type
+        headers = refusal.headers
+        response = make_response(
+            request, status, reason, to_tag=new_tag(), headers=headers, body=body, content_type=kind
+        )
         self.respond(tx, response)
 
     def send(self, request: Request, flow: Flow, user: ClientUser) -> ClientTransaction:

@@ -47,6 +47,9 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
     if group.joined is not None and not group.joined.done():
         group.joined.cancel()
     service.note_end(group.channel)
+    if began_live:
+        for observer in service.observers:
+            observer.broadcast_closing(group)
     try:
         await _written(group, service.store(group))
         await _written(group, service.ports.diversions.clear_overlay(group.channel, group.epoch))

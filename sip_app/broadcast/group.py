@@ -12,6 +12,7 @@ import structlog
 from protocols.control import CloseGroup, ControlError, Done, LegSpec, RemoveLeg, RequestKeyframe
 from protocols.net import Flow, bracketed
 from protocols.records import Broadcast
+from protocols.sip.message import Request
 from provisioning.config import Config
 from sip_app.broadcast.media import GroupFormat, Role, dump_formats
 from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
@@ -107,6 +108,10 @@ class BroadcastObserver(Protocol):
         """The broadcaster called again and took its group over."""
         ...
 
+    def broadcast_closing(self, group: LiveGroup) -> None:
+        """The end of a broadcast has begun: the number is no longer live, its calls are about to be ended."""
+        ...
+
     def broadcast_ended(self, group: LiveGroup, reason: str) -> None:
         """A broadcast that was live is over; `reason` is a Reason header value. Its viewers have left before."""
         ...
@@ -117,6 +122,18 @@ class BroadcastObserver(Protocol):
 
     def viewer_left(self, group: LiveGroup, viewer: Viewer, cause: str) -> None:
         """A viewer's call is over, or about to be ended by us."""
+        ...
+
+
+class GroupMessages(Protocol):
+    """Who takes the text messages sent within a broadcast's calls (RFC 3428). Both raise `Rejected`."""
+
+    def question(self, group: LiveGroup, viewer: Viewer, request: Request) -> None:
+        """A viewer's message: for the broadcaster."""
+        ...
+
+    def answer(self, group: LiveGroup, request: Request) -> None:
+        """The broadcaster's message: for all viewers."""
         ...
 
 
@@ -132,6 +149,7 @@ class Broadcasting:
     """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
     closing: set[LiveGroup] = field(default_factory=set)
     observers: list[BroadcastObserver] = field(default_factory=list)
+    messages: GroupMessages | None = None
     silent: dict[tuple[str, int, str], object] = field(default_factory=dict)
     """Legs (channel, epoch, leg id) the relay reported lost and has not heard since, and who asks after each."""
     _ended: dict[str, float] = field(default_factory=dict)

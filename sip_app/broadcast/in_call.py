@@ -11,7 +11,7 @@ from protocols.control import ControlError, LegInfo, LegSpec, UpdateLeg, decode,
 from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
-from sip_app.broadcast.keyframe_info import wants_picture
+from sip_app.broadcast.keyframe_info import read_info
 from sip_app.broadcast.media import Plan, plan_leg
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.calls import Dialog, Rejected
@@ -43,7 +43,14 @@ class SourceCall:
         return self.describe(self.group.source_version)
 
     async def on_info(self, request: Request) -> None:
-        """Nothing a broadcaster can ask for this way."""
+        """Nothing a broadcaster can ask for this way; it may say that it cannot do what was asked of it."""
+        read_info(self.dialog, request)
+
+    async def on_message(self, request: Request) -> None:
+        """An answer to all viewers."""
+        if self.service.messages is None:
+            raise Rejected(405)
+        self.service.messages.answer(self.group, request)
 
     def on_ended(self, cause: str) -> None:
         """Its BYE ends the broadcast; any other end may be an accident, so the group waits for it."""
@@ -72,8 +79,14 @@ class ViewerCall:
 
     async def on_info(self, request: Request) -> None:
         """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""
-        if wants_picture(request.body):
+        if read_info(self.viewer.dialog, request):
             await self.service.request_keyframe(self.group)
+
+    async def on_message(self, request: Request) -> None:
+        """A question to the broadcaster."""
+        if self.service.messages is None:
+            raise Rejected(405)
+        self.service.messages.question(self.group, self.viewer, request)
 
     def on_ended(self, cause: str) -> None:
         """The viewer is gone: its leg goes too."""

@@ -28,7 +28,7 @@ from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
 from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, description, play, unplayed
-from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE
+from sip_app.broadcast.keyframe_info import ask_picture
 from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
 from sip_app.broadcast.relay_link import RelayUnavailable
@@ -162,7 +162,7 @@ class BroadcastCalls:
             case MediaStarted(kind=kind):
                 log.info("broadcast.media_started", channel=group.channel, kind=kind)
             case KeyframeWanted() if group.source is not None:
-                self.service.spawn(_ask_keyframe(group.source))
+                self.service.spawn(ask_picture(group.source))
             case GroupClosed(cause=cause):
                 log.warning("broadcast.closed_by_relay", channel=group.channel, cause=cause)
                 self.service.spawn(end_group(self.service, group, ENDED))
@@ -316,10 +316,6 @@ class BroadcastCalls:
         service.add_viewer(group, viewer)
         if reserved is not spec:
             service.spawn(play(service, group, dialog))
-
-
-async def _ask_keyframe(dialog: Dialog) -> None:
-    await dialog.info(PICTURE_FAST_UPDATE, CONTENT_TYPE)
 
 
 def _joins(request: Request, plan: Plan) -> bool:

@@ -9,9 +9,9 @@ import pytest
 from broadcast_world import BROADCASTER, CHANNEL, broadcasting, until, version
 from ua import DOMAIN
 
-from protocols.records import Forwarding
+from protocols.media_control import CONTENT_TYPE, PICTURE_FAST_UPDATE
+from protocols.records import DiversionRule, DiversionRules
 from protocols.sdp import parse
-from sip_app.broadcast.keyframe_info import CONTENT_TYPE, PICTURE_FAST_UPDATE
 
 
 def test_our_terminal_is_answered_only_once_it_has_joined(tmp_path: Path) -> None:
@@ -177,7 +177,8 @@ def test_more_broadcasts_than_allowed_are_refused_and_so_is_one_that_lives_on_an
 def test_who_calls_somebody_who_is_not_live_is_told_so_in_words(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path, join_timeout=2) as world:
-            await world.store.diversions.set_own(CHANNEL, Forwarding(f"8888@{DOMAIN}", active=True))
+            own = DiversionRules((DiversionRule("unconditional", f"8888@{DOMAIN}"),))
+            await world.store.diversions.change(CHANNEL, lambda _: own)
             viewer = await world.phone("1002")
             for starting in (False, True):
                 if starting:
@@ -299,8 +300,8 @@ def test_a_reinvite_without_an_offer_is_answered_with_ours(tmp_path: Path, who: 
 def test_the_users_own_forwarding_is_untouched_and_rules_again_afterwards(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:
-            own = Forwarding(f"1003@{DOMAIN}", active=True)
-            await world.store.diversions.set_own(CHANNEL, own)
+            own = DiversionRules((DiversionRule("unconditional", f"1003@{DOMAIN}"),))
+            await world.store.diversions.change(CHANNEL, lambda _: own)
             other, caller = await world.phone("1003"), await world.phone("1002")
             phone, live = await world.broadcaster()
             activated = await phone.dial("*21*8888%23", body=phone.offer())

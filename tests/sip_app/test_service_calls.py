@@ -6,7 +6,7 @@ from pathlib import Path
 from ua import DOMAIN, OFFER, QUICK, Phone, World, running
 
 from protocols.net import Address
-from protocols.records import Forwarding, Overlay
+from protocols.records import DiversionRule, DiversionRules, Overlay
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
 from sip_app.calls import CallGone, Dialog, IncomingCall, OverlayOutcome, Rejected
@@ -62,6 +62,9 @@ class Service:
         if b"refuse" in offer:
             raise Rejected(488, "Not That")
         return ANSWER
+
+    async def on_message(self, request: Request) -> None:
+        raise Rejected(405)
 
     async def on_info(self, request: Request) -> None:
         self.asked.append(("info", request.body.decode(), None))
@@ -298,7 +301,8 @@ def test_only_the_activating_code_to_the_service_number_writes_the_overlay(tmp_p
                 await call.answered()
                 await phone.accept("BYE")
                 assert len(service.overlays) == overlays
-            assert (await world.store.diversions.get(f"1001@{DOMAIN}")).own is None
+            own = (await world.store.diversions.get(f"1001@{DOMAIN}")).own
+            assert own is None or not own.rules
 
     asyncio.run(scenario())
 
@@ -308,8 +312,8 @@ def test_a_terminals_own_code_that_missed_its_broadcast_leaves_the_users_forward
         service = Service()
         async with running(tmp_path, service) as world:
             phone = await world.phone("1001")
-            own = Forwarding(f"1003@{DOMAIN}", active=True)
-            await world.store.diversions.set_own(f"1001@{DOMAIN}", own)
+            own = DiversionRules((DiversionRule("unconditional", f"1003@{DOMAIN}"),))
+            await world.store.diversions.change(f"1001@{DOMAIN}", lambda _: own)
             service.just_ended.add(f"1001@{DOMAIN}")
             call = await phone.dial("*21*8888%23")
             assert (await call.final()).status == 480
