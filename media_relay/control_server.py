@@ -72,6 +72,11 @@ class ControlServer:
             link.hang_up()
         await asyncio.sleep(0)  # lets the transports close
 
+    @property
+    def links(self) -> int:
+        """How many application servers are connected."""
+        return len(self._owners)
+
     def connected(self, as_id: str) -> bool:
         """True while this AS has a link."""
         return as_id in self._owners

@@ -12,6 +12,7 @@ from media_relay.engine import Engine, SourceState
 from media_relay.groups import Group, Groups
 from media_relay.keyframes import Ask
 from media_relay.legs import Leg, LegMedium
+from media_relay.metrics import KEYFRAMES_ASKED, NACKED
 from protocols.control import KeyframeWanted
 from protocols.net import Address
 from protocols.rtp.rtcp import (
@@ -88,6 +89,7 @@ class Feedback:
         ask = group.keyframes.due(now)
         if ask is None:
             return
+        KEYFRAMES_ASKED.labels(ask).inc()
         if ask == "info" or medium.rtcp_peer is None:
             self._groups.emit(source, KeyframeWanted(group.group_id, group.epoch))
             return
@@ -105,7 +107,12 @@ class Feedback:
         if not medium.proven and _names(packet, medium.ssrc):
             self._proven(medium, now)
         match packet:
+            case SenderReport(reports=blocks) | ReceiverReport(reports=blocks):
+                for block in blocks:
+                    if block.ssrc == medium.ssrc:
+                        medium.lost = max(0, block.cumulative_lost)
             case Nack(media=ssrc, sequences=lost) if ssrc == medium.ssrc:
+                NACKED.inc(len(lost))
                 self._engine.resend(group.group_id, leg.leg_id, medium.kind, lost, now)
             case Pli(media=ssrc) if ssrc == medium.ssrc:
                 group.keyframes.viewer_asks(leg.leg_id, now)

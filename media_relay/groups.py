@@ -10,6 +10,7 @@ from media_relay.engine import Engine, GroupSpec
 from media_relay.keyframes import KeyframeRequests
 from media_relay.legs import Leg, LegMedium, RandomBytes, Role, needs_own_port, new_medium, renegotiate, sendable
 from media_relay.ports import MediaPort, Ports
+from media_relay.reports import final_report, pages
 from media_relay.sockets import PortsExhausted
 from protocols.control import (
     ControlError,
@@ -17,6 +18,7 @@ from protocols.control import (
     GroupClosed,
     LegInfo,
     LegJoined,
+    LegReport,
     LegSpec,
     MediaKind,
     MediaSpec,
@@ -125,21 +127,13 @@ class Groups:
         return leg.info()
 
     def remove(self, group: Group, leg_id: str) -> None:
-        """The leg's call is over."""
-        leg = group.legs.pop(leg_id, None)
-        if leg is None:
-            return
-        leg.removed = True
-        self.engine.remove(group.group_id, leg_id)
-        self._release(leg.media.values())
-        group.keyframes.forget(leg_id)
-        if group.source is leg:
-            group.source = None
+        """The leg's call is over; the owner is told what it did."""
+        if leg_id in group.legs:
+            self._report(group, [self._take_out(group, leg_id)])
 
     def close(self, group: Group, cause: str | None = None) -> None:
         """Stop all media; with a cause the owner is told, as it did not ask for it."""
-        for leg_id in list(group.legs):
-            self.remove(group, leg_id)
+        self._report(group, [self._take_out(group, leg_id) for leg_id in list(group.legs)])
         self.engine.remove(group.group_id)
         for port in group.shared.values():
             self.ports.close(port)
@@ -200,6 +194,21 @@ class Groups:
         if port is None:
             port = group.shared[kind] = self.ports.open(kind, group.group_id, shared=True)
         return port
+
+    def _take_out(self, group: Group, leg_id: str) -> LegReport:
+        leg = group.legs.pop(leg_id)
+        report = final_report(self.engine, leg)
+        leg.removed = True
+        self.engine.remove(group.group_id, leg_id)
+        self._release(leg.media.values())
+        group.keyframes.forget(leg_id)
+        if group.source is leg:
+            group.source = None
+        return report
+
+    def _report(self, group: Group, reports: list[LegReport]) -> None:
+        for page in pages(group.group_id, group.epoch, reports):
+            self._emit(group.owner, page)
 
     def _release(self, media: Iterable[LegMedium]) -> None:
         for medium in list(media):

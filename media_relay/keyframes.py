@@ -40,6 +40,11 @@ class KeyframeCache:
         self._bytes += size
         return False
 
+    @property
+    def size(self) -> int:
+        """Octets since the keyframe began, itself included; 0 without one."""
+        return 0 if self.start is None else self._bytes
+
     def usable(self, now: float) -> bool:
         """True when a viewer can be started with what is there."""
         return self.start is not None and self._bytes <= self._max_bytes and now - self._started_at <= self._max_seconds

@@ -40,6 +40,8 @@ class LegMedium:
     rtp_latch: Latch | None = None
     rtcp_latch: Latch | None = None
     fir_sequence: int = 0
+    lost: int | None = None
+    """How many of our packets the peer missed, by its last report; None before one."""
 
     @property
     def kind(self) -> MediaKind:

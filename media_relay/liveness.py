@@ -5,6 +5,7 @@ from media_relay.legs import Leg
 from media_relay.ports import MediaPort
 from protocols.control import LegBack, LegLost
 from protocols.net import Address
+from provisioning.config import RelayConfig
 
 UNREACHABLE_ERRORS = 3
 """ICMP errors about a leg that, with silence, make it lost before its timeout; one alone can be forged or stale."""
@@ -21,6 +22,10 @@ class Liveness:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
         self._config = groups.config
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Judge by changed timeouts from now on."""
+        self._config = config
 
     def interval(self) -> float:
         """Seconds between two visits of a leg: fine enough for the shortest timeout."""

@@ -57,7 +57,7 @@ class Relay:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
-        self._engine = engine
+        self.engine = engine
         self._connected = connected
         self.groups = Groups(config, engine, emit, random_bytes)
         self._feedback = Feedback(self.groups, wall, random_bytes(_CNAME_BYTES).hex())
@@ -73,7 +73,7 @@ class Relay:
 
     def step(self, now: float) -> float | None:
         """Move packets and act on what else arrived; when the engine wants to be called again at the latest."""
-        due = self._engine.step(now)
+        due = self.engine.step(now)
         self._traffic.handle(now)
         return due
 
@@ -87,6 +87,12 @@ class Relay:
             if group.keyframes.next_timer() is not None:
                 self._feedback.ask_keyframe(group, now)
             self._look_for_owner(group, now)
+
+    def reconfigure(self, config: RelayConfig) -> None:
+        """Live by changed timers, limits and latching from now on; what is per group counts for the next one."""
+        self._config = self.groups.config = config
+        self._liveness.reconfigure(config)
+        self._visit_interval = self._liveness.interval()
 
     def close(self) -> None:
         """Close every group; nobody is told."""
@@ -183,7 +189,7 @@ class Relay:
     def _row(self, group: Group, leg_id: str, now: float) -> LegRow:
         leg = group.legs[leg_id]
         heard_at = self._liveness.heard_at(leg)
-        state = self._engine.leg(group.group_id, leg_id)
+        state = self.engine.leg(group.group_id, leg_id)
         packets, octets = (state.packets, state.octets) if state is not None else (0, 0)
         if leg.role == "source" and state is not None:
             packets = state.received

@@ -44,6 +44,16 @@ class RelayServer:
         log.info("relay.started", control=str(bound), media=relay.bind)
         return bound
 
+    def reconfigure(self, config: Config) -> None:
+        """Take what may change while media flows."""
+        self._config = config
+        self.relay.reconfigure(config.relay)
+
+    @property
+    def links(self) -> int:
+        """How many application servers are connected."""
+        return self._control.links
+
     async def stop(self) -> None:
         """Close all groups, sockets and links."""
         if self._loop is None:

@@ -10,6 +10,7 @@ from media_relay.feedback import Feedback
 from media_relay.groups import Groups
 from media_relay.legs import LegMedium, set_rtcp_peer
 from media_relay.liveness import Liveness
+from media_relay.metrics import LATCH_REFUSED
 from media_relay.ports import MediaPort
 from protocols.control import MediaStarted
 from protocols.join import check_username
@@ -124,6 +125,7 @@ class Traffic:
             return
         if medium.peer != event.source or medium.rtp_latch is not None:
             if medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now):
+                LATCH_REFUSED.inc()
                 return
             self._latch(medium, event.source, now)
         if medium.leg.role == "source" and medium.spec.receives:

@@ -266,6 +266,32 @@ class MediaStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class LegReport:
+    """A leg's final counters, for the record of its call: RTP packets, and octets of their payload.
+
+    What the relay sent is without headers; what it received counts whole packets. `lost` is what was missing of the
+    source's packets here, or of ours by a viewer's RTCP reports; None when nobody reported.
+    """
+
+    leg_id: str
+    role: Literal["source", "sink", "announcement"]
+    packets_in: int
+    octets_in: int
+    packets_out: int
+    octets_out: int
+    lost: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LegReports:
+    """Legs that were just removed, at most `PAGE_LEGS`; comes before the answer to the command that removed them."""
+
+    group_id: str
+    epoch: int
+    reports: tuple[LegReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupClosed:
     """The relay closed the group on its own (orphaned too long, failure)."""
 
@@ -287,7 +313,7 @@ Command = (
     | ListLegs
 )
 Reply = HelloReply | LegInfo | LegPage | Done
-Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | GroupClosed
+Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | LegReports | GroupClosed
 Value = Command | Reply | Event
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for union in (Command, Reply, Event) for kind in union.__args__}

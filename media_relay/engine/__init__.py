@@ -150,6 +150,24 @@ class LegState:
     received: int
     packets: int
     octets: int
+    octets_received: int = 0
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the engine did since it was made, legs that are gone included; read when scraped, never on the way."""
+
+    packets_in: int = 0
+    octets_in: int = 0
+    packets_out: int = 0
+    octets_out: int = 0
+    no_room: int = 0
+    """Packets dropped because a socket was full (EAGAIN), with the rest of their frames."""
+    over_rate: int = 0
+    """Packets of broadcasters dropped above `source_bytes_per_second`."""
+    resent: int = 0
+    cache_bytes: int = 0
+    """Held now for viewers to start with, since the last keyframes."""
 
 
 class Engine(Protocol):
@@ -205,4 +223,8 @@ class Engine(Protocol):
 
     def leg(self, group_id: str, leg_id: str) -> LegState | None:
         """A leg's counters, None for an unknown leg."""
+        ...
+
+    def totals(self) -> Totals:
+        """Everything added up."""
         ...

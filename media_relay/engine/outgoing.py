@@ -11,7 +11,7 @@ from random import Random
 from struct import Struct
 from typing import Literal
 
-from media_relay.engine import Outlet, OutletState
+from media_relay.engine import Outlet, OutletState, Totals
 from media_relay.engine.stream import Packet, Stream
 from media_relay.numbering import HISTORY, LegNumbers
 
@@ -62,6 +62,8 @@ class Outgoing:
         self.outlet = outlet
         self.packets = 0
         self.octets = 0
+        self.no_room = 0
+        self.resent = 0
         self.state: State = "paused"
         self._numbers = LegNumbers(random.getrandbits(15), random.getrandbits(31))
         self._cursor = 0
@@ -116,8 +118,10 @@ class Outgoing:
             if self.state == "catching" and packet.sequence >= self._cursor:
                 continue
             if packet.timestamp == self._dropping:
+                self.no_room += 1
                 continue
             if not self._send(packet, now):
+                self.no_room += 1
                 self._dropping = packet.timestamp
                 return False
         return True
@@ -157,12 +161,20 @@ class Outgoing:
             packet = None if sequence is None else self.stream.packet(sequence)
             if packet is not None and self._send(packet, now):
                 count += 1
+        self.resent += count
         return count
 
     @property
     def report(self) -> OutletState:
         """Counters for sender reports."""
         return OutletState(self.outlet.ssrc, self.packets, self.octets, self._numbers.timestamp_offset)
+
+    def add_to(self, totals: Totals) -> None:
+        """Count this stream in."""
+        totals.packets_out += self.packets
+        totals.octets_out += self.octets
+        totals.no_room += self.no_room
+        totals.resent += self.resent
 
     def _rewind(self, sequence: int) -> None:
         self._numbers.resume(sequence)

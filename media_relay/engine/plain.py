@@ -7,6 +7,7 @@ One epoll descriptor watches all sockets, so the event loop has one thing to wai
 import select
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random, SystemRandom
 from socket import socket
 
@@ -23,6 +24,7 @@ from media_relay.engine import (
     OutletState,
     SourceStarted,
     SourceState,
+    Totals,
 )
 from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing, Trickle
 from media_relay.engine.stream import Packet, Stream
@@ -48,17 +50,34 @@ StreamKey = tuple[MediaKind, int]
 
 
 class _Leg:
-    __slots__ = ("heard_at", "outgoing", "received", "spec")
+    __slots__ = ("heard_at", "octets_received", "outgoing", "received", "sent", "spec")
 
     def __init__(self, spec: EngineLeg) -> None:
         self.spec = spec
         self.outgoing: dict[StreamKey, Outgoing] = {}
         self.heard_at: float | None = None
         self.received = 0
+        self.octets_received = 0
+        self.sent = Totals()
+        """By streams that a new negotiation took away."""
+
+    def add_to(self, totals: Totals) -> None:
+        """Count the leg in."""
+        totals.packets_in += self.received
+        totals.octets_in += self.octets_received
+        for stream in self.outgoing.values():
+            stream.add_to(totals)
+        sent = self.sent
+        totals.packets_out += sent.packets_out
+        totals.octets_out += sent.octets_out
+        totals.no_room += sent.no_room
+        totals.resent += sent.resent
 
 
 class _Group:
-    __slots__ = ("_allowance", "_allowed_at", "first", "legs", "sinks", "source", "spec", "started", "streams")
+    __slots__ = (
+        *("_allowance", "_allowed_at", "first", "legs", "over_rate", "sinks", "source", "spec", "started", "streams"),
+    )
 
     def __init__(self, spec: GroupSpec) -> None:
         self.spec = spec
@@ -71,6 +90,7 @@ class _Group:
         self.started: set[tuple[str, MediaKind]] = set()
         self._allowance = spec.source_bytes_per_second
         self._allowed_at = 0.0
+        self.over_rate = 0
 
     def allows(self, size: int, now: float) -> bool:
         """A token bucket one second deep: what a source sends is multiplied by its viewers, so it is bounded here."""
@@ -78,6 +98,7 @@ class _Group:
         self._allowance = min(rate, self._allowance + (now - self._allowed_at) * rate)
         self._allowed_at = now
         if self._allowance < size:
+            self.over_rate += 1
             return False
         self._allowance -= size
         return True
@@ -97,6 +118,8 @@ class PlainEngine:
         self._catch_up_at = 0.0
         self._trickle = Trickle()
         self._events: deque[EngineEvent] = deque()
+        self._past = Totals()
+        """Of legs and groups that are gone."""
 
     def close(self) -> None:
         """Forget everything; the sockets stay their owner's."""
@@ -136,7 +159,9 @@ class PlainEngine:
                 self._set_source(group, leg.leg_id, inlet, now)
         kept = {(outlet.medium, outlet.encoding) for outlet in leg.outlets}
         for key in [key for key in state.outgoing if key not in kept]:
-            self._drop_outgoing(group, key, state.outgoing.pop(key))
+            gone = state.outgoing.pop(key)
+            gone.add_to(state.sent)
+            self._drop_outgoing(group, key, gone)
         for outlet in leg.outlets:
             key = (outlet.medium, outlet.encoding)
             outgoing = state.outgoing.get(key)
@@ -157,11 +182,13 @@ class PlainEngine:
         for name in [leg_id] if leg_id is not None else list(group.legs):
             leg = group.legs.pop(name, None)
             if leg is not None:
+                leg.add_to(self._past)
                 self._forget_peers(leg)
                 group.started = {started for started in group.started if started[0] != name}
                 for key, outgoing in leg.outgoing.items():
                     self._drop_outgoing(group, key, outgoing)
         if leg_id is None:
+            self._past.over_rate += group.over_rate
             del self._groups[group_id]
 
     def inject(self, group_id: str, medium: MediaKind, encoding: int, burst: Sequence[bytes], now: float) -> None:
@@ -238,8 +265,19 @@ class PlainEngine:
         leg = group.legs.get(leg_id) if group is not None else None
         if leg is None:
             return None
-        out = leg.outgoing.values()
-        return LegState(leg.heard_at, leg.received, sum(o.packets for o in out), sum(o.octets for o in out))
+        out = Totals()
+        leg.add_to(out)
+        return LegState(leg.heard_at, leg.received, out.packets_out, out.octets_out, leg.octets_received)
+
+    def totals(self) -> Totals:
+        """See Engine."""
+        totals = replace(self._past)
+        for group in self._groups.values():
+            totals.over_rate += group.over_rate
+            totals.cache_bytes += sum(stream.cache.size for stream in group.streams.values())
+            for leg in group.legs.values():
+                leg.add_to(totals)
+        return totals
 
     def _read(self, sock: socket, now: float) -> None:
         fd = sock.fileno()
@@ -262,6 +300,7 @@ class PlainEngine:
             group, leg, inlet = peer
             leg.heard_at = now
             leg.received += 1
+            leg.octets_received += size
             if not inlet.forward or not group.allows(size, now):
                 continue
             if sender is not None and sender != (group, inlet):
