@@ -36,6 +36,7 @@ from sip_app.admission import Admission
 from sip_app.calls import IncomingCall
 from sip_app.dialogs import Dialog, Rejected, new_tag
 from sip_app.events import Trace
+from sip_app.metrics import count_answer, count_received, count_request
 from sip_app.ports import Dialogs
 from sip_app.transport import Limits, Transports
 
@@ -162,6 +163,11 @@ class SipEndpoint:
         """What is listened on: transport and address."""
         return sorted(self.transports.bound.items(), reverse=True)
 
+    @property
+    def transactions(self) -> int:
+        """How many are held."""
+        return len(self._layer)
+
     def via_address(self, flow: Flow) -> Address:
         """Host and port our Via, Contact and Record-Route show on this flow."""
         bound = self.transports.bound
@@ -212,6 +218,7 @@ class SipEndpoint:
 
     def respond(self, tx: ServerTransaction, response: Response) -> None:
         """Answer a request."""
+        count_answer(tx.request.method, response.status)
         self._layer.send_response(tx, response, self.loop.time())
         self.pump()
 
@@ -231,6 +238,7 @@ class SipEndpoint:
     def send(self, request: Request, flow: Flow, user: ClientUser) -> ClientTransaction:
         """Send a request at the next `pump`; `user` hears of its responses."""
         tx = self._layer.send_request(request, flow, self.loop.time())
+        count_request(request.method)
         self.users[tx] = user
         return tx
 
@@ -301,6 +309,7 @@ class SipEndpoint:
         except SipParseError as error:
             log.debug("sip.unreadable", peer=str(flow.remote), error=str(error))
             return
+        count_received(message)
         if self._trace.on:
             self._trace.received(message, flow)
         if isinstance(message, Request):

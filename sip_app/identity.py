@@ -15,6 +15,7 @@ from protocols.sip.uri import SipUri, TelUri
 from provisioning.config import Config
 from sip_app.admission import Admitted
 from sip_app.calls import Caller, Rejected
+from sip_app.metrics import AUTHENTICATIONS
 from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import Credentials
 
@@ -83,6 +84,7 @@ class Identity:
         if credentials_algorithm(given) != self._algorithm:
             raise self.challenged(request, client)
         verdict = verify(given, request.method, secret, self._nonces, self._clock(), client=client)
+        AUTHENTICATIONS.counts[(verdict,)] += 1
         if verdict == "ok":
             return aor
         if verdict == "failed":

@@ -1,14 +1,126 @@
 """What the application server counts (Prometheus). Incrementing is safe from anywhere; nothing here may block.
 
 Every limit a stranger can run into counts in `LIMITED` under the name of its configuration key, so that an operator
-sees which one to raise, or whom to block.
+sees which one to raise, or whom to block. What is counted for each message is a `Tally`; what merely is (dialogs,
+connections, broadcasts) is asked for when scraped, by `ServerCollector`.
 """
 
-from prometheus_client import Counter
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
+from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from protocols.sip.message import Request, Response
+
+if TYPE_CHECKING:
+    from sip_app.broadcast.group import Broadcasting
+    from sip_app.server import ApplicationServer
+
+METHODS = frozenset(
+    ("REGISTER", "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE", "INFO", "SUBSCRIBE", "NOTIFY")
+    + ("MESSAGE", "PUBLISH", "REFER")
+)
+"""What a stranger may call a method is endless; what is counted is not."""
+
+CONNECTIONS = Gauge("dialcast_sip_connections", "Connections that stand or are being made", ["transport"])
 LIMITED = Counter("dialcast_sip_limited_total", "Requests, messages or connections refused by a limit", ["limit"])
+
+
+class Tally(Collector):
+    """A counter for the way of every message: plain integers by label values, for the event loop's thread alone.
+
+    70 ns an increment; prometheus_client's own take a lock and a look-up, 1 us.
+    """
+
+    def __init__(self, name: str, documentation: str, labels: tuple[str, ...]) -> None:
+        self.counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._name, self._documentation, self._labels = name, documentation, labels
+        REGISTRY.register(self)
+
+    def describe(self) -> list[Metric]:
+        """See prometheus_client."""
+        return [CounterMetricFamily(self._name, self._documentation, labels=self._labels)]
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, count in list(self.counts.items()):
+            family.add_metric(values, count)
+        yield family
+
+
+REQUESTS = Tally("dialcast_sip_requests", "SIP requests", ("direction", "method"))
+RESPONSES = Tally("dialcast_sip_responses", "SIP responses: those received by class", ("direction", "method", "status"))
+AUTHENTICATIONS = Tally("dialcast_sip_authentications", "Credentials checked", ("verdict",))
 
 
 def limited(limit: str) -> None:
     """Something was refused because of `limit`, the name of a configuration key such as `sip.max_connections`."""
     LIMITED.labels(limit).inc()
+
+
+def count_received(message: Request | Response) -> None:
+    """One more message came in, retransmissions included."""
+    if isinstance(message, Request):
+        method = message.method
+        REQUESTS.counts["received", method if method in METHODS else "other"] += 1
+    else:
+        RESPONSES.counts["received", "", f"{message.status // 100}xx"] += 1
+
+
+def count_request(method: str) -> None:
+    """A request of ours goes out; its retransmissions do not count."""
+    REQUESTS.counts["sent", method if method in METHODS else "other"] += 1
+
+
+def count_answer(method: str, status: int) -> None:
+    """A request is answered: by us, or by whom we passed it to."""
+    RESPONSES.counts["sent", method if method in METHODS else "other", str(status)] += 1
+
+
+class ServerCollector(Collector):
+    """What one server holds at the moment of the scrape.
+
+    `registrations` gives the numbers registered and their contacts; the store counts them shortly before.
+    """
+
+    def __init__(
+        self, server: "ApplicationServer", service: "Broadcasting", registrations: Callable[[], tuple[int, int]]
+    ) -> None:
+        self._server = server
+        self._service = service
+        self._registrations = registrations
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        endpoint, service = self._server.endpoint, self._service
+        numbers, contacts = self._registrations()
+        groups = [*service.open.values(), *service.closing]
+        states = dict.fromkeys(("opening", "live", "lost", "closing"), 0)
+        for group in groups:
+            states[group.state] += 1
+        yield _gauge("dialcast_sip_transactions", "SIP transactions held", endpoint.transactions)
+        yield _gauge("dialcast_sip_dialogs", "Answered calls held", len(endpoint.dialogs))
+        yield _gauge("dialcast_sip_early_dialogs", "Calls that only got provisional answers", len(endpoint.early))
+        yield _gauge("dialcast_registered_numbers", "Numbers with a phone registered", numbers)
+        yield _gauge("dialcast_registered_contacts", "Phones registered", contacts)
+        yield _gauges("dialcast_broadcasts", "Broadcasts held", "state", states)
+        yield _gauge("dialcast_viewers", "Views that stand", sum(len(group.viewers) for group in groups))
+        link = service.link
+        yield _gauge("dialcast_relay_up", "1 while the control link to the relay stands", link.up)
+        if link.rtt is not None:
+            yield _gauge("dialcast_relay_rtt_seconds", "The relay's last answer to a question took so long", link.rtt)
+
+
+def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, value)
+
+
+def _gauges(name: str, documentation: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, documentation, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family

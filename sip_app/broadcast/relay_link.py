@@ -5,6 +5,7 @@ drops, calls in progress go on; the listener reconciles when it is up again.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -99,6 +100,8 @@ class RelayLink:
     def __init__(self, reactor: AsyncioSelectorReactor, address: Address, hello: Hello, config: ControlConfig) -> None:
         self.address = address
         self.relay: HelloReply | None = None
+        self.rtt: float | None = None
+        """Seconds its last answer to a ping took; None before the first."""
         self.settled = asyncio.Event()
         """Set once the first hello has been answered and the listener has dealt with it."""
         self._reactor = reactor
@@ -184,7 +187,9 @@ class RelayLink:
                 await asyncio.wait_for(self._lost.wait(), PING_INTERVAL)
             except TimeoutError:
                 try:
+                    asked_at = time.monotonic()
                     await self._exchange(ListLegs(limit=1), LegPage)
+                    self.rtt = time.monotonic() - asked_at
                 except (RelayUnavailable, ControlError) as error:
                     log.warning("relay.silent", relay=str(self.address), error=str(error))
                     return
