@@ -44,12 +44,53 @@ class Binding:
     received_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """A user's own unconditional forwarding (CFU, TS 24.604): registered with a target, active or not."""
+Condition = Literal["unconditional", "busy", "no-answer", "not-registered", "not-reachable"]
+"""When a call is diverted, in the words of TS 24.604's rules: CFU, CFB, CFNR, CFNL, CFNRc."""
+Reveal = Literal["true", "not-reveal-GRUU", "false"]
 
+
+@dataclass(frozen=True, slots=True)
+class DiversionRule:
+    """One diversion of a user (TS 24.604): registered with a target `number@domain`, active or not.
+
+    An option that is None was never set and has its default, which its comment gives.
+    """
+
+    condition: Condition
     target: str
-    active: bool
+    active: bool = True
+    id: str = ""
+    """The rule's name in the XCAP document; "" until one is needed."""
+    notify_caller: bool | None = None
+    """Tell the caller by 181; yes unless said otherwise."""
+    reveal_identity_to_caller: Reveal | None = None
+    """Let the caller see whom the call goes to; "true"."""
+    reveal_served_user_identity_to_caller: Reveal | None = None
+    """Let the caller see who diverted it; "true"."""
+    notify_served_user: bool | None = None
+    """Send the user a message about each call diverted; no."""
+    notify_served_user_on_outbound_call: bool | None = None
+    """Remind the user of the diversion when they call somebody; no."""
+    reveal_identity_to_target: Reveal | None = None
+    """Let the target see who diverted it; "true"."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiversionRules:
+    """A user's own diversions, at most one rule for each condition; also the content of the XCAP document."""
+
+    rules: tuple[DiversionRule, ...] | None = None
+    """None: the document has no rule set, which is not quite an empty one."""
+    no_reply_timer: int | None = None
+    """Seconds a phone rings before "no-answer" applies; None: the operator's default."""
+    active: bool | None = None
+    """False switches all of it off; None was never said and means on."""
+    service: bool = True
+    """False: the document holds no communication-diversion element at all."""
+
+    def rule(self, condition: Condition) -> DiversionRule | None:
+        """The rule registered for this condition, active or not."""
+        return next((rule for rule in self.rules or () if rule.condition == condition), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +106,16 @@ class Overlay:
 class Diversions:
     """All diversion settings of one address of record, as the INVITE path needs them."""
 
-    own: Forwarding | None = None
+    own: DiversionRules | None = None
+    """The user's own rules; None if nothing was ever registered, or all was deleted."""
     overlay: Overlay | None = None
+
+    def applies(self, condition: Condition) -> DiversionRule | None:
+        """The user's own rule for this condition, if it is in force."""
+        if self.own is None or self.own.active is False:
+            return None
+        rule = self.own.rule(condition)
+        return rule if rule is not None and rule.active else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +133,30 @@ class Broadcast:
     media: str = ""
     """The group's media format (JSON), needed to answer viewers."""
     leg_id: str = ""
+    service: str = ""
+    """The service number that was dialled, `number@domain`: the broadcast lives by its policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What a broadcaster's number asks of its viewers, beyond the policy of the service number."""
+
+    private: bool = False
+    """Only those on the list may watch, and those who know the PIN if there is one."""
+    listed: frozenset[str] = frozenset()
+    """Addresses of record that may watch while the channel is private, without a PIN."""
+    pin: str = field(default="", repr=False)
+    """The PIN as `protocols.pin` keeps it; "" for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An application server that shares the store with others: where the others reach it, and until when it counts."""
+
+    as_id: str
+    address: str
+    """HOST:PORT of its SIP over UDP."""
+    lease_until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,21 @@
 
 import hashlib
 import json
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Row
 
-from protocols.records import Binding, Broadcast, Forwarding, Overlay, StoredDialog, Subscriber
+from protocols.records import (
+    Binding,
+    Broadcast,
+    Channel,
+    DiversionRule,
+    DiversionRules,
+    Overlay,
+    StoredDialog,
+    Subscriber,
+)
 
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -58,9 +68,24 @@ def to_binding(row: AnyRow) -> Binding:
     return Binding(aor, contact, call_id, cseq, expires_at, q, flow, tuple(json.loads(path)), *rest)
 
 
-def to_forwarding(row: AnyRow) -> Forwarding:
-    """The user's own forwarding of a row."""
-    return Forwarding(*row[1:])
+def diversions_row(aor: str, rules: DiversionRules) -> dict[str, Any]:
+    """The row of a user's diversions: what was never set is left out."""
+    stored = _set_fields(rules)
+    if rules.rules is not None:
+        stored["rules"] = [_set_fields(rule) for rule in rules.rules]
+    return {"aor": aor, "rules": json.dumps(stored, separators=(",", ":"))}
+
+
+def to_diversions(row: AnyRow) -> DiversionRules:
+    """A user's diversions of a row."""
+    stored = json.loads(row[1])
+    if "rules" in stored:
+        stored["rules"] = tuple(DiversionRule(**rule) for rule in stored["rules"])
+    return DiversionRules(**stored)
+
+
+def _set_fields(value: DiversionRules | DiversionRule) -> dict[str, Any]:
+    return {field.name: kept for field in fields(value) if (kept := getattr(value, field.name)) != field.default}
 
 
 def to_overlay(row: AnyRow) -> Overlay:
@@ -80,12 +105,29 @@ def broadcast_row(broadcast: Broadcast) -> dict[str, Any]:
         "opened_at": broadcast.opened_at,
         "media": broadcast.media,
         "leg_id": broadcast.leg_id,
+        "service": broadcast.service,
     }
 
 
 def to_broadcast(row: AnyRow) -> Broadcast:
     """The claim of a row."""
     return Broadcast(*row)
+
+
+def channel_row(aor: str, channel: Channel) -> dict[str, Any]:
+    """The row of a channel's settings."""
+    return {
+        "aor": aor,
+        "private": channel.private,
+        "listed": json.dumps(sorted(channel.listed)),
+        "pin": channel.pin,
+    }
+
+
+def to_channel(row: AnyRow) -> Channel:
+    """The channel's settings of a row."""
+    _, private, listed, pin = row
+    return Channel(private, frozenset(json.loads(listed)), pin)
 
 
 def dialog_row(dialog: StoredDialog) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Times are Unix seconds. Contacts may be longer than an index key may be, so thei
 `apply_schema` brings an older database up and refuses a newer one.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,11 +23,12 @@ from sqlalchemy import (
     bindparam,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 MAX_AOR_LENGTH = 320
 """Characters in an address of record, enough for 20 digits and the longest host name; a longer one is nobody's."""
 
@@ -66,12 +68,11 @@ bindings = Table(
     Column("user_agent", Text, nullable=False),
     Column("received_at", Double, nullable=False),
 )
-forwardings = Table(
-    "forwardings",
+diversions = Table(
+    "diversions",
     metadata,
     _aor(),
-    Column("target", Text, nullable=False),
-    Column("active", Boolean, nullable=False),
+    Column("rules", Text, nullable=False, comment="JSON object: the fields of DiversionRules that are not the default"),
 )
 overlays = Table(
     "overlays",
@@ -94,6 +95,22 @@ broadcasts = Table(
     Column("opened_at", Double, nullable=False),
     Column("media", Text, nullable=False),
     Column("leg_id", Text, nullable=False),
+    Column("service", String(MAX_AOR_LENGTH), nullable=False, server_default=""),
+)
+channels = Table(
+    "channels",
+    metadata,
+    _aor(),
+    Column("private", Boolean, nullable=False),
+    Column("listed", Text, nullable=False, comment="JSON list of addresses of record"),
+    Column("pin", Text, nullable=False, comment="salt:scrypt, hex; empty for none"),
+)
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("as_id", String(64), primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("lease_until", Double, nullable=False),
 )
 dialogs = Table(
     "dialogs",
@@ -105,7 +122,25 @@ dialogs = Table(
     Column("state", Text, nullable=False),
 )
 
-_MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+
+def _forwardings_become_rules(connection: Connection) -> None:
+    """Version 1 knew unconditional forwarding alone, in a table of its own."""
+    old = Table("forwardings", MetaData(), _aor(), Column("target", Text), Column("active", Boolean))
+    for aor, target, active in connection.execute(select(old)).all():
+        rules = {"rules": [{"condition": "unconditional", "target": target, "active": active}]}
+        connection.execute(insert(diversions), {"aor": aor, "rules": json.dumps(rules)})
+    old.drop(connection)
+
+
+def _broadcasts_name_their_service(connection: Connection) -> None:
+    """Up to version 2 there was one policy for all. (The table of channels is made already, as every new one.)"""
+    connection.execute(text(f"ALTER TABLE broadcasts ADD COLUMN service VARCHAR({MAX_AOR_LENGTH}) NOT NULL DEFAULT ''"))
+
+
+_MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {
+    1: _forwardings_become_rules,
+    2: _broadcasts_name_their_service,
+}
 """Steps that bring a database of version n (the key) to n + 1."""
 
 

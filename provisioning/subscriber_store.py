@@ -11,22 +11,24 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, select
 
-from protocols.records import Binding, Diversions, Forwarding, Overlay, Subscriber
+from protocols.records import Binding, DiversionRules, Diversions, Overlay, Subscriber
 from provisioning import schema
 from provisioning.cache import Cache
 from provisioning.database import Database
 from provisioning.rows import (
     binding_row,
+    diversions_row,
     key_of,
     subscriber_row,
     to_binding,
-    to_forwarding,
+    to_diversions,
     to_overlay,
     to_subscriber,
 )
 from provisioning.schema import MAX_AOR_LENGTH, Rows
 
 V = TypeVar("V")
+RulesChange = Callable[[DiversionRules | None], DiversionRules | None]
 EXPIRED_KEPT = 60.0
 """Seconds an expired binding stays stored, so that clocks may differ a little."""
 _NO_DIVERSIONS = Diversions()
@@ -90,10 +92,10 @@ class CredentialStore(CachedReads):
         return await self._database.run(write, written)
 
     async def remove(self, aor: str) -> bool:
-        """Delete the account with its registrations and diversions; False when there is none."""
+        """Delete the account with its registrations, diversions and channel settings; False when there is none."""
 
         def write(connection: Connection) -> bool:
-            for table in (schema.bindings, schema.forwardings, schema.overlays):
+            for table in (schema.bindings, schema.diversions, schema.overlays, schema.channels):
                 connection.execute(delete(table).where(table.c.aor == aor))
             return connection.execute(delete(schema.subscribers).where(schema.subscribers.c.aor == aor)).rowcount > 0
 
@@ -145,11 +147,12 @@ class LocationStore(CachedReads):
 
 
 class DiversionStore(CachedReads):
-    """Communication diversion (TS 24.604): the user's own CFU, and the broadcast overlay above it."""
+    """Communication diversion (TS 24.604): the user's own rules, and the broadcast overlay above them."""
 
-    _own_rows = Rows(schema.forwardings)
+    _own_rows = Rows(schema.diversions)
     _overlay_rows = Rows(schema.overlays)
-    _own = select(schema.forwardings).where(schema.forwardings.c.aor == bindparam("aor"))
+    _own = select(schema.diversions).where(schema.diversions.c.aor == bindparam("aor"))
+    _own_for_update = _own.with_for_update()
     _overlay = select(schema.overlays).where(schema.overlays.c.aor == bindparam("aor"))
 
     async def get(self, aor: str) -> Diversions:
@@ -160,21 +163,29 @@ class DiversionStore(CachedReads):
             overlay = connection.execute(self._overlay, {"aor": aor}).one_or_none()
             if not own and not overlay:
                 return _NO_DIVERSIONS
-            return Diversions(to_forwarding(own) if own else None, to_overlay(overlay) if overlay else None)
+            return Diversions(to_diversions(own) if own else None, to_overlay(overlay) if overlay else None)
 
         return await self._read(aor, _NO_DIVERSIONS, load)
 
-    async def set_own(self, aor: str, forwarding: Forwarding | None) -> None:
-        """Write or (None) erase the user's own CFU."""
+    async def change(self, aor: str, change: RulesChange) -> DiversionRules | None:
+        """Give the user's own rules to `change` and store what it returns (None: none), as one step; that is returned.
 
-        def write(connection: Connection) -> None:
-            if forwarding is None:
-                connection.execute(delete(schema.forwardings).where(schema.forwardings.c.aor == aor))
-            else:
-                row = {"aor": aor, "target": forwarding.target, "active": forwarding.active}
-                self._own_rows.put(connection, row)
+        What it raises is raised here, and nothing is stored. It runs in the writer's thread, perhaps twice.
+        """
 
-        await self._write(aor, write, lambda known: replace(known, own=forwarding))
+        def write(connection: Connection) -> DiversionRules | None:
+            row = connection.execute(self._own_for_update, {"aor": aor}).one_or_none()
+            own = change(to_diversions(row) if row else None)
+            if own is not None:
+                self._own_rows.put(connection, diversions_row(aor, own))
+            elif row:
+                connection.execute(delete(schema.diversions).where(schema.diversions.c.aor == aor))
+            return own
+
+        def written(own: DiversionRules | None) -> None:
+            self._cache.change(aor, lambda known: replace(known, own=own))
+
+        return await self._database.run(write, written)
 
     async def set_overlay(self, aor: str, overlay: Overlay) -> None:
         """Put the broadcast's forwarding above the user's own."""

@@ -1,4 +1,4 @@
-"""Service codes dialled as calls (3GPP TS 22.030 section 6.5.2, Annex B) for unconditional forwarding.
+"""Service codes dialled as calls (3GPP TS 22.030 section 6.5.2, Annex B) for communication diversion (TS 24.604).
 
 A code is a one-shot call: its change is durable, then it is answered 200 with inactive audio (on port 9, never 0: some
 phones would hang up), and after the ACK the server sends BYE, the outcome as text in its Reason.
@@ -10,16 +10,20 @@ from typing import Literal
 
 import structlog
 
-from protocols.records import Diversions, Forwarding
+from protocols.records import Condition, DiversionRules, Diversions
 from protocols.sdp import Format, Media, Origin, SdpError, SessionDescription, answer_media, parse, reject
 from protocols.sip.headers import Reason
 from sip_app.calls import BroadcastService, IncomingCall, Rejected
+from sip_app.forwarding_rules import erased, registered, switched
+from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.numbers import NumberPlan, number_of
-from sip_app.ports import Credentials, DiversionSettings
+from sip_app.ports import DiversionSettings
 
 Operation = Literal["activate", "register", "deactivate", "erase", "interrogate"]
 DISCARD_PORT = 9
-_CODE = re.compile(r"(\*\*|\*#|\*|##|#)([0-9]{2,3})(?:\*(\+?[0-9]{1,20}))?#")
+_CODE = re.compile(
+    r"(\*\*|\*#|\*|##|#)([0-9]{2,3})(?:\*(\+?[0-9]{1,20})?(?:\*([0-9]{2})?(?:\*([0-9]{1,2}))?)?)?(?<!\*)#"
+)
 _OPERATIONS: dict[str, Operation] = {
     "*": "activate", "**": "register", "#": "deactivate", "##": "erase", "*#": "interrogate",
 }  # fmt: skip
@@ -30,11 +34,36 @@ log = structlog.get_logger("sip_app.codes")
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A well-formed code: what to do, with which service, for which number ("" if none was given)."""
+    """A well-formed code: what to do, with which service, for which number ("" if none was given).
+
+    `bearer` is the basic service it names (TS 22.030 Annex C), to which all calls belong here; `timer` seconds.
+    """
 
     operation: Operation
     service: str
     number: str = ""
+    bearer: str = ""
+    timer: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a service code stands for: the conditions it sets, and how its outcome is told."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+
+
+_CONDITIONAL: tuple[Condition, ...] = ("busy", "no-answer", "not-registered", "not-reachable")
+_SERVICES = {
+    "67": Service("Forwarding on busy", ("busy",)),
+    "61": Service("Forwarding on no reply", ("no-answer",)),
+    "62": Service("Forwarding when not reachable", ("not-registered", "not-reachable")),
+    "002": Service("All forwarding", ("unconditional", *_CONDITIONAL)),
+    "004": Service("Conditional forwarding", _CONDITIONAL),
+}
+_TIMED = {code for code, service in _SERVICES.items() if "no-answer" in service.conditions}
+_TIMES = range(5, 31, 5)
 
 
 def parse_code(text: str) -> Code:
@@ -42,9 +71,14 @@ def parse_code(text: str) -> Code:
     match = _CODE.fullmatch(text.replace("%23", "#"))
     if match is None:
         raise Rejected(484, "Malformed Service Code")
-    code = Code(_OPERATIONS[match[1]], match[2], match[3] or "")
-    if (code.number and code.operation not in _WITH_NUMBER) or (code.operation == "register" and not code.number):
+    timer = int(match[5]) if match[5] else None
+    code = Code(_OPERATIONS[match[1]], match[2], match[3] or "", match[4] or "", timer)
+    if ((code.number or timer is not None) and code.operation not in _WITH_NUMBER) or (
+        code.operation == "register" and not code.number
+    ):
         raise Rejected(484, "Malformed Service Code")
+    if timer is not None and (code.service not in _TIMED or timer not in _TIMES):
+        raise Rejected(484, "No Reply Time Is 5 To 30 In Steps Of 5")
     return code
 
 
@@ -79,14 +113,14 @@ class ServiceCodes:
         plan: NumberPlan,
         forwarding_code: str,
         diversions: DiversionSettings,
-        credentials: Credentials,
+        targets: ForwardingTargets,
         service: BroadcastService | None,
         host: str,
     ) -> None:
         self._plan = plan
-        self._forwarding_code = forwarding_code
+        self._services = _SERVICES | {forwarding_code: Service("Forwarding", ("unconditional",))}
         self._diversions = diversions
-        self._credentials = credentials
+        self._targets = targets
         self._service = service
         self._host = host
 
@@ -95,8 +129,6 @@ class ServiceCodes:
         code = parse_code(dialled)
         if not call.caller.authenticated:
             raise Rejected(403, "Codes Need Authentication")
-        if code.service != self._forwarding_code:
-            raise Rejected(404, "No Such Service")
         body = inactive_answer(call.offer, self._host)
         outcome = await self.apply(call.caller.aor, code)
         log.info("code.accepted", aor=call.caller.aor, operation=code.operation, number=code.number, outcome=outcome)
@@ -105,54 +137,60 @@ class ServiceCodes:
         await dialog.bye(str(Reason("SIP", 200, outcome)))
 
     async def apply(self, aor: str, code: Code) -> str:
-        """Change or read the settings of `aor`; durable on return. The outcome in words."""
-        settings = await self._diversions.get(aor)
+        """Change or read the settings of `aor`; durable on return. The outcome in words. Raises `Rejected`."""
+        service = self._services.get(code.service)
+        if service is None:
+            raise Rejected(404, "No Such Service")
         if code.operation == "interrogate":
-            return _state(settings)
-        if code.number:
-            return await self._register(aor, code)
-        own = settings.own
-        if own is None:
-            raise Rejected(404, "No Forwarding Registered")
-        target = number_of(own.target)
+            return _state(await self._diversions.get(aor), service)
         if code.operation == "erase":
-            await self._diversions.set_own(aor, None)
-            return f"Forwarding to {target} erased"
-        active = code.operation == "activate"
-        await self._diversions.set_own(aor, replace(own, active=active))
-        return f"Forwarding to {target} {'active' if active else 'inactive'}"
-
-    async def _register(self, aor: str, code: Code) -> str:
-        target = await self._target(aor, code.number)
-        number = number_of(target)
-        if self._service is not None and code.operation == "activate" and self._plan.is_service(target):
+            known = (await self._diversions.get(aor)).own
+            await self._diversions.change(aor, lambda own: erased(own, service.conditions))
+            return _told(service, known, "erased")
+        if not code.number:
+            active = code.operation == "activate"
+            rules = await self._diversions.change(
+                aor, lambda own: switched(own, service.conditions, active=active, timer=code.timer)
+            )
+            return _told(service, rules, "active" if active else "inactive")
+        target = await self._targets.find(aor, code.number)
+        if target is None:
+            raise Rejected(403, "Forwarding Target Not Allowed")
+        broadcast = service.conditions == ("unconditional",) and self._plan.is_service(target)
+        if self._service is not None and code.operation == "activate" and broadcast:
             outcome = await self._service.activate_overlay(aor)
             if outcome == "too early or too late":
                 # A terminal's own code that missed its broadcast must not become the user's forwarding.
                 raise Rejected(480, "Broadcast Not Open")
             if outcome == "active":
-                return f"Forwarding to {number} active"
-        await self._diversions.set_own(aor, Forwarding(target, active=True))
-        return f"Forwarding to {number} active"
-
-    async def _target(self, aor: str, number: str) -> str:
-        """The key one may forward to: a service number, another subscriber, or what an operator's pattern allows."""
-        target = self._plan.expand(number.lstrip("+"))
-        if self._plan.is_service(target) or self._plan.may_leave_for(self._plan.expand(number)):
-            return target
-        if target == aor or await self._credentials.find(target) is None:
-            raise Rejected(403, "Forwarding Target Not Allowed")
-        return target
-
-
-def _state(settings: Diversions) -> str:
-    parts = []
-    if settings.overlay is not None:
-        parts.append(f"Broadcast forwarding to {number_of(settings.overlay.target)} active")
-    if settings.own is None:
-        parts.append("No forwarding registered")
-    else:
-        parts.append(
-            f"Forwarding to {number_of(settings.own.target)} {'active' if settings.own.active else 'inactive'}"
+                return f"Forwarding to {number_of(target)} active"
+        rules = await self._diversions.change(
+            aor, lambda own: registered(own, service.conditions, target, timer=code.timer)
         )
-    return "; ".join(parts)
+        return _told(service, rules, "active")
+
+
+def _told(service: Service, rules: DiversionRules | None, outcome: str) -> str:
+    """What became of a service's rules, as in `Forwarding on no reply after 20 s to 1003 active`."""
+    known = rules or DiversionRules()
+    targets = {number_of(rule.target) for rule in known.rules or () if rule.condition in service.conditions}
+    after = f" after {known.no_reply_timer} s" if known.no_reply_timer and service.conditions == ("no-answer",) else ""
+    return f"{service.name}{after}{f' to {targets.pop()}' if len(targets) == 1 else ''} {outcome}"
+
+
+def _state(settings: Diversions, service: Service) -> str:
+    parts = []
+    if settings.overlay is not None and "unconditional" in service.conditions:
+        parts.append(f"Broadcast forwarding to {number_of(settings.overlay.target)} active")
+    rules = settings.own or DiversionRules()
+    for single in [*_SINGLE] if len(service.conditions) > 2 else [service]:
+        rule = next((found for condition in single.conditions if (found := rules.rule(condition))), None)
+        if rule is not None:
+            in_force = settings.applies(rule.condition) is not None
+            parts.append(_told(single, rules, "active" if in_force else "inactive"))
+        elif single is service:
+            parts.append(f"No f{service.name[1:]} registered")
+    return "; ".join(parts) or "No forwarding registered"
+
+
+_SINGLE = (Service("Forwarding", ("unconditional",)), *(_SERVICES[code] for code in ("67", "61", "62")))

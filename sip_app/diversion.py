@@ -95,8 +95,8 @@ class DiversionStep:
             settings = await self._settings.get(call.target)
             if settings.overlay is not None:
                 target = self._plan.expand(settings.overlay.target)
-            elif settings.own is not None and settings.own.active:
-                target = self._plan.expand(settings.own.target)
+            elif (rule := settings.applies("unconditional")) is not None:
+                target = self._plan.expand(rule.target)
             else:
                 break
             if target in visited:

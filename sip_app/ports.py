@@ -3,11 +3,21 @@
 Every write returns only after it is durable: what has been acknowledged to a caller survives a kill -9.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocols.records import Binding, Broadcast, Diversions, Forwarding, Overlay, StoredDialog, Subscriber
+from protocols.records import (
+    Binding,
+    Broadcast,
+    Channel,
+    DiversionRules,
+    Diversions,
+    Node,
+    Overlay,
+    StoredDialog,
+    Subscriber,
+)
 from provisioning.config import Config
 
 
@@ -32,14 +42,19 @@ class Location(Protocol):
 
 
 class DiversionSettings(Protocol):
-    """Communication diversion (TS 24.604): the user's own CFU, and the broadcast overlay above it."""
+    """Communication diversion (TS 24.604): the user's own rules, and the broadcast overlay above them."""
 
     async def get(self, aor: str) -> Diversions:
         """The settings of `aor`; empty when it has none."""
         ...
 
-    async def set_own(self, aor: str, forwarding: Forwarding | None) -> None:
-        """Write or (None) erase the user's own CFU."""
+    async def change(
+        self, aor: str, change: Callable[[DiversionRules | None], DiversionRules | None]
+    ) -> DiversionRules | None:
+        """Give the user's own rules to `change` and store what it returns (None: none), as one step; that is returned.
+
+        What it raises is raised here, and nothing is stored. It must only compute: it may run in another thread, twice.
+        """
         ...
 
     async def set_overlay(self, aor: str, overlay: Overlay) -> None:
@@ -52,6 +67,14 @@ class DiversionSettings(Protocol):
 
     async def overlays(self) -> Sequence[tuple[str, Overlay]]:
         """All overlays, so that a starting server can remove those without a live group."""
+        ...
+
+
+class Channels(Protocol):
+    """What broadcasters ask of their viewers."""
+
+    async def get(self, aor: str) -> Channel:
+        """The settings of a broadcaster's address of record; the default ones when there are none."""
         ...
 
 
@@ -70,6 +93,10 @@ class Broadcasts(Protocol):
         """Rewrite the claim of this channel and epoch (state, lease, media); nothing if another epoch stands."""
         ...
 
+    async def take_over(self, broadcast: Broadcast, from_as: str) -> bool:
+        """Make `broadcast.as_id` the owner of this channel and epoch if `from_as` still is; True if that was so."""
+        ...
+
     async def release(self, channel: str, epoch: int) -> None:
         """Remove the claim of this epoch."""
         ...
@@ -80,6 +107,22 @@ class Broadcasts(Protocol):
 
     async def all(self) -> Sequence[Broadcast]:
         """Every claim that stands."""
+        ...
+
+
+class Nodes(Protocol):
+    """The application servers that share the store."""
+
+    async def renew(self, node: Node) -> None:
+        """Say that this server is there until `node.lease_until`."""
+        ...
+
+    async def all(self) -> Sequence[Node]:
+        """Every server that ever said so, and has not taken its leave."""
+        ...
+
+    async def leave(self, as_id: str) -> None:
+        """This server stops for good."""
         ...
 
 
@@ -96,6 +139,14 @@ class Dialogs(Protocol):
 
     async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:
         """All dialogs of one application server."""
+        ...
+
+    async def find(self, dialog_id: str) -> StoredDialog | None:
+        """One dialog, whoever owns it."""
+        ...
+
+    async def adopt(self, group_id: str, from_as: str, to_as: str) -> Sequence[StoredDialog]:
+        """Give all dialogs of a group that one server owns to another; they as they are now."""
         ...
 
 
@@ -125,3 +176,5 @@ class Ports:
     broadcasts: Broadcasts
     dialogs: Dialogs
     secrets: Secrets
+    channels: Channels
+    nodes: Nodes

@@ -26,6 +26,7 @@ from sip_app.codes import ServiceCodes
 from sip_app.dialogs import ALLOW, SUPPORTED, SUPPORTED_TEXT, Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
 from sip_app.endpoint import SipEndpoint
+from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.identity import Identity
 from sip_app.numbers import (
     ForeignTarget,
@@ -68,14 +69,16 @@ class ApplicationServer:
         self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers, transports)
         self._process = secrets.token_hex(4)
         self.registrar = Registrar(config.sip, ports.location, self._process, time.time)
-        own_hosts = {config.sip.bind, config.sip.advertised_host or config.sip.bind}
+        sip = config.sip
+        own_hosts = {sip.bind, sip.advertised_host or sip.bind, *sip.also_bind, *sip.also_advertised}
         self._plan = NumberPlan(config, own_hosts)
         self._diversion = DiversionStep(ports.diversions, self._plan)
+        self._targets = ForwardingTargets(self._plan, ports.credentials)
         self._codes = ServiceCodes(
             self._plan,
             config.service.forwarding_code,
             ports.diversions,
-            ports.credentials,
+            self._targets,
             service,
             config.sip.advertised_host or config.sip.bind,
         )
@@ -91,6 +94,7 @@ class ApplicationServer:
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
         self._onward = Onward(self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy)
         await self.endpoint.start()
+        self._own_ports = {address.port for _, address in self.addresses}
         log.info("server.started", addresses=[f"{name}:{address}" for name, address in self.addresses])
 
     async def stop(self) -> None:
@@ -266,7 +270,7 @@ class ApplicationServer:
 
     def _names_us(self, uri: SipUri) -> bool:
         """True for a Route entry that means this server; without a port, our name alone does."""
-        return self._plan.ours(uri) and uri.port in (None, self.endpoint.transports.bound["udp"].port)
+        return self._plan.ours(uri) and (uri.port is None or uri.port in self._own_ports)
 
     async def reach(self, state: DialogState) -> Flow | None:
         """Another way to the peer of a dialog whose connection is gone."""

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from protocols.records import Binding, Broadcast, Diversions, Forwarding, Overlay, StoredDialog, Subscriber
+from protocols.records import (
+    Binding,
+    Broadcast,
+    DiversionRule,
+    DiversionRules,
+    Diversions,
+    Overlay,
+    StoredDialog,
+    Subscriber,
+)
 from provisioning.config import Config, StoreConfig
 from provisioning.store import Store
 from sip_app import ports
@@ -135,11 +144,11 @@ def test_contacts_longer_than_an_index_key_stay_apart(config: Config) -> None:
 
 
 def test_the_overlay_comes_and_goes_above_the_users_own_forwarding(config: Config) -> None:
-    own, overlay = Forwarding("8888@x", True), Overlay("8888@x", AOR, 3)
+    own, overlay = DiversionRules((DiversionRule("unconditional", "8888@x"),)), Overlay("8888@x", AOR, 3)
 
     async def put(store: Store) -> None:
         assert await store.diversions.get(AOR) == Diversions()
-        await store.diversions.set_own(AOR, own)
+        await store.diversions.change(AOR, lambda _: own)
         await store.diversions.set_overlay(AOR, overlay)
         assert await store.diversions.get(AOR) == Diversions(own, overlay)
 
@@ -155,7 +164,7 @@ def test_the_overlay_comes_and_goes_above_the_users_own_forwarding(config: Confi
         assert await store.diversions.get(AOR) == Diversions(own)
         await store.diversions.set_overlay(AOR, overlay)
         await store.diversions.clear_overlay(AOR)
-        await store.diversions.set_own(AOR, None)
+        await store.diversions.change(AOR, lambda _: None)
         assert await store.diversions.get(AOR) == Diversions()
         assert await store.diversions.overlays() == []
 
@@ -246,7 +255,7 @@ def test_a_change_by_another_process_is_seen_in_time(config: Config, cache_secon
         assert await server.credentials.find(AOR) is None
         command = await Store.open(config)
         await command.credentials.put(SUBSCRIBER)
-        await command.diversions.set_own(AOR, Forwarding("8888@x", True))
+        await command.diversions.change(AOR, lambda _: DiversionRules((DiversionRule("unconditional", "8888@x"),)))
         deadline = time.monotonic() + cache_seconds + 0.3
         while await server.credentials.find(AOR) is None:
             assert time.monotonic() < deadline

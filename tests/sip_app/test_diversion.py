@@ -1,15 +1,24 @@
 """Calls to a forwarded number go where the forwarding says, the caller is told, and loops end."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ua import DOMAIN, OFFER, World, running
 
-from protocols.records import Forwarding, Overlay
+from protocols.records import DiversionRule, DiversionRules, Overlay
 
 
-async def forward(world: World, number: str, target: str) -> None:
-    await world.store.diversions.set_own(f"{number}@{DOMAIN}", Forwarding(f"{target}@{DOMAIN}", True))
+async def forward(world: World, number: str, target: str, **options: Any) -> None:
+    """Give a number one rule more: unconditional, unless `condition` says otherwise."""
+    rule = DiversionRule(options.pop("condition", "unconditional"), f"{target}@{DOMAIN}", **options)
+
+    def add(own: DiversionRules | None) -> DiversionRules:
+        own = own or DiversionRules()
+        return replace(own, rules=(*(own.rules or ()), rule))
+
+    await world.store.diversions.change(f"{number}@{DOMAIN}", add)
 
 
 def test_a_forwarded_call_rings_the_target_and_the_caller_is_told(tmp_path: Path) -> None:
@@ -55,7 +64,7 @@ def test_an_inactive_forwarding_rings_the_phone_itself(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:
             ann, bob = await world.phone("1001"), await world.phone("1002")
-            await world.store.diversions.set_own(f"1002@{DOMAIN}", Forwarding(f"1003@{DOMAIN}", False))
+            await forward(world, "1002", "1003", active=False)
             await ann.dial("1002")
             tx, invite = await bob.asked("INVITE")
             assert "history-info" not in invite.headers

@@ -1,0 +1,379 @@
+"""A whole application server in virtual time, on a network that drops, doubles, delays and reorders from a seed.
+
+The server, its transactions, dialogs and broadcast service are the real ones; sockets, store and relay are small
+stand-ins in memory that answer after a seeded while. Time jumps to the next timer, so an hour takes milliseconds.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import md5
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from protocols.control import (
+    AddViewer,
+    CloseGroup,
+    Done,
+    HelloReply,
+    LegInfo,
+    LegJoined,
+    LegMedia,
+    LegSpec,
+    OpenGroup,
+    RemoveLeg,
+    ReplaceSource,
+)
+from protocols.net import Address, Flow
+from protocols.records import Binding, DiversionRules, Diversions, Overlay, StoredDialog, Subscriber
+from protocols.sip.dialog import DialogId
+from protocols.sip.transaction import Timers
+from provisioning.config import Config
+from sip_app.broadcast.group import Broadcasting
+from sip_app.broadcast.service import BroadcastCalls
+from sip_app.server import ApplicationServer
+from sip_app.transport import Listener
+from tests.sip_app.lossy_phone import Phone
+
+DOMAIN = "dialcast.internal"
+SERVER = Address("127.0.0.1", 5060)
+TIMERS = Timers(c=180)
+CALM = 75.0
+"""Seconds after which no transaction of before is alive (64*T1 twice, and a bit)."""
+
+
+class _Jump(selectors.BaseSelector):
+    """A selector without descriptors: waiting means setting the clock forward."""
+
+    now = 1000.0
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return selectors.SelectorKey(fileobj, 0, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return selectors.SelectorKey(fileobj, 0, 0, None)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise AssertionError("everybody waits for somebody, and no timer runs")
+        self.now += timeout
+        return []
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return {}
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is virtual: it jumps to the next timer when nothing is ready."""
+
+    def __init__(self) -> None:
+        self._clock = _Jump()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.now
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end in virtual time."""
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+@dataclass(slots=True)
+class Weather:
+    """What the network does: probabilities of loss and doubling, and the longest delay in seconds."""
+
+    loss: float
+    doubled: float
+    delay: float
+    blackout: tuple[float, float, int] = (0.0, 0.0, 0)
+    """From, until (on the loop's clock), and which direction is dead: 1 to the server, 2 from it, 3 both."""
+
+    @classmethod
+    def drawn(cls, random: Random) -> "Weather":
+        return cls(random.choice((0.0, 0.05, 0.15, 0.3)), random.choice((0.0, 0.1, 0.3)), random.choice((0.02, 0.3, 1)))
+
+
+class Network:
+    """Carries datagrams between addresses, as badly as the weather says. `carried` counts, for the curious."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, random: Random, weather: Weather) -> None:
+        self.loop, self.random, self.weather = loop, random, weather
+        self.receivers: dict[Address, Any] = {}
+        self.carried: list[tuple[float, Address, Address, bytes]] = []
+
+    def send(self, data: bytes, source: Address, to: Address) -> None:
+        weather, random = self.weather, self.random
+        began, ends, way = weather.blackout
+        dead = began <= self.loop.time() < ends and way & (1 if to == SERVER else 2)
+        self.carried.append((self.loop.time(), source, to, data))
+        for _ in range(1 + (random.random() < weather.doubled)):
+            if not dead and random.random() >= weather.loss:
+                self.loop.call_later(0.001 + random.random() * weather.delay, self._arrive, data, source, to)
+
+    def _arrive(self, data: bytes, source: Address, to: Address) -> None:
+        receiver = self.receivers.get(to)
+        if receiver is not None:
+            receiver(data, source)
+
+
+class LossyTransports:
+    """The server's sockets on that network, as `sip_app.transport.Transports` shows itself."""
+
+    def __init__(self, endpoint: Any, network: Network) -> None:
+        self.bound = {"udp": SERVER}
+        self.listeners = [Listener("udp", SERVER, SERVER)]
+        self.limits = None
+        self._network = network
+        network.receivers[SERVER] = lambda data, source: endpoint.data_received(data, Flow("udp", SERVER, source))
+
+    def open(self, config: Config) -> None: ...
+
+    def shown(self, flow: Flow) -> Address:
+        return SERVER
+
+    def send(self, data: bytes, flow: Flow) -> bool:
+        self._network.send(data, SERVER, flow.remote)
+        return True
+
+    def alive(self, flow: Flow) -> bool:
+        return True
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Memory:
+    """All ports in memory. Every read and write takes a seeded moment."""
+
+    random: Random
+    bindings_of: dict[str, dict[str, Binding]] = field(default_factory=dict)
+    diversions_of: dict[str, Diversions] = field(default_factory=dict)
+    stored: dict[str, StoredDialog] = field(default_factory=dict)
+    claims: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+
+    async def pause(self) -> None:
+        await asyncio.sleep(self.random.choice((0, 0, 0.01, 0.05)))
+
+    async def find(self, aor: str) -> Subscriber | None:
+        number, _, domain = aor.partition("@")
+        if not number.startswith("100") or domain != DOMAIN:
+            return None
+        ha1 = md5(f"{number}:{DOMAIN}:dialcast-{number}".encode()).hexdigest()
+        return Subscriber(aor, number, DOMAIN, (("MD5", ha1),))
+
+    async def bindings(self, aor: str, now: float) -> Sequence[Binding]:
+        await self.pause()
+        return tuple(self.bindings_of.get(aor, {}).values())
+
+    async def replace(self, aor: str, put: Sequence[Binding], drop: Sequence[str]) -> None:
+        await self.pause()
+        kept = self.bindings_of.setdefault(aor, {})
+        for contact in drop:
+            kept.pop(contact, None)
+        kept.update({binding.contact: binding for binding in put})
+
+    async def diversions(self, aor: str) -> Diversions:
+        await self.pause()
+        return self.diversions_of.get(aor, Diversions())
+
+    async def change(self, aor: str, change: Callable[[DiversionRules | None], DiversionRules | None]) -> Any:
+        await self.pause()
+        known = self.diversions_of.get(aor, Diversions())
+        self.diversions_of[aor] = replace(known, own=change(known.own))
+        return self.diversions_of[aor].own
+
+    async def set_overlay(self, aor: str, overlay: Overlay) -> None:
+        await self.pause()
+        self.diversions_of[aor] = replace(self.diversions_of.get(aor, Diversions()), overlay=overlay)
+
+    async def clear_overlay(self, aor: str, epoch: int | None = None) -> None:
+        await self.pause()
+        self.diversions_of[aor] = replace(self.diversions_of.get(aor, Diversions()), overlay=None)
+
+    async def save(self, dialog: StoredDialog) -> None:
+        await self.pause()
+        self.stored[dialog.dialog_id] = dialog
+
+    async def delete(self, dialog_id: str) -> None:
+        await self.pause()
+        self.stored.pop(dialog_id, None)
+
+    async def claim(self, broadcast: Any, now: float) -> Any:
+        await self.pause()
+        if broadcast.channel in self.claims:
+            return self.claims[broadcast.channel]
+        self.claims[broadcast.channel] = broadcast
+        return None
+
+    async def next_epoch(self, channel: str) -> int:
+        await self.pause()
+        self.epochs += 1
+        return self.epochs
+
+    async def update(self, broadcast: Any) -> None:
+        await self.pause()
+        if broadcast.channel in self.claims and self.claims[broadcast.channel].epoch == broadcast.epoch:
+            self.claims[broadcast.channel] = broadcast
+
+    async def release(self, channel: str, epoch: int) -> None:
+        await self.pause()
+        if channel in self.claims and self.claims[channel].epoch == epoch:
+            del self.claims[channel]
+
+    async def secret(self, name: str) -> bytes:
+        return name.encode().ljust(32, b"-")
+
+    def ports(self) -> Any:
+        """Shaped as `sip_app.ports.Ports`."""
+        diversions = SimpleNamespace(
+            get=self.diversions,
+            change=self.change,
+            set_overlay=self.set_overlay,
+            clear_overlay=self.clear_overlay,
+        )
+        return SimpleNamespace(
+            credentials=self, location=self, diversions=diversions, broadcasts=self, dialogs=self, secrets=self
+        )
+
+
+class MemoryRelay:
+    """Keeps groups and their legs, and sends no media. `legs` maps (group, epoch) to leg ids."""
+
+    def __init__(self, random: Random) -> None:
+        self.relay = HelloReply("relay-test", "1")
+        self.legs: dict[tuple[str, int], dict[str, LegSpec]] = {}
+        self._random = random
+
+    async def call(self, command: Any, expected: type) -> Any:
+        await asyncio.sleep(self._random.choice((0, 0.01, 0.1)))
+        group = (command.group_id, command.epoch)
+        match command:
+            case OpenGroup(leg=spec) | ReplaceSource(leg=spec):
+                self.legs.setdefault(group, {})[spec.leg_id] = spec
+            case AddViewer(leg=spec) if group in self.legs:
+                self.legs[group][spec.leg_id] = spec
+            case RemoveLeg():
+                self.legs.get(group, {}).pop(command.leg_id, None)
+            case CloseGroup():
+                self.legs.pop(group, None)
+        if expected is Done:
+            return Done()
+        media = [
+            LegMedia(medium.kind, Address("10.0.0.9", port), Address("10.0.0.9", port + 1), "ufrg", "p" * 22)
+            for port, medium in zip((20000, 20002), command.leg.media, strict=False)
+        ]
+        return LegInfo(command.leg.leg_id, tuple(media))
+
+
+class LossyWorld:
+    """One server, its service, and phones. Make it in a `VirtualLoop`; `seed` decides everything."""
+
+    config = Config.model_validate(
+        {
+            "sip": {"bind": SERVER.host, "advertised_host": SERVER.host, "requests_per_second": 100_000},
+            "service": {"session_expires": 120, "overlay_delay": 0.2, "reconnect_grace": 20, "ring_timeout": 120},
+        }
+    )
+
+    def __init__(self, seed: int, weather: Weather | None = None) -> None:
+        self.random = random = Random(seed)
+        self.loop = asyncio.get_running_loop()
+        self.network = Network(self.loop, random, weather or Weather.drawn(random))
+        self.memory = Memory(random)
+        self.relay = MemoryRelay(random)
+        ports: Any = self.memory.ports()
+        link: Any = self.relay
+        self.service = Broadcasting(self.config, ports, link, "as-test")
+        self.calls = BroadcastCalls(self.service)
+        nothing: Any = None
+        wires: Any = lambda endpoint: LossyTransports(endpoint, self.network)  # noqa: E731 - typed as what it plays
+        self.server = ApplicationServer(
+            self.config, ports, self.calls, nothing, as_id="as-test", timers=TIMERS, transports=wires
+        )
+        self.phones: list[Phone] = []
+
+    async def start(self) -> None:
+        await self.server.start()
+
+    async def phone(self, number: str, *, register: bool = True, **options: Any) -> Phone:
+        """A phone at an address of its own; registered, whatever it takes."""
+        phone = Phone(self.network, self.random, Address(f"10.0.1.{len(self.phones) + 1}", 5060), number, **options)
+        self.phones.append(phone)
+        if register:
+            while (await phone.register()).status != 200:
+                await asyncio.sleep(1)
+        return phone
+
+    def join(self, channel: str) -> None:
+        """The broadcaster's checks reached the relay."""
+        group = self.service.open.get(channel)
+        if group is not None:
+            self.calls.relay_event(LegJoined(group.channel, group.epoch, group.leg_id))
+
+    async def blackout(self, seconds: float, way: int = 3) -> None:
+        """Nothing passes for a while."""
+        now = self.loop.time()
+        self.network.weather.blackout = (now, now + seconds, way)
+        await asyncio.sleep(seconds)
+
+    async def calm(self, seconds: float = CALM) -> None:
+        """Wait until what is on the way has arrived or been given up."""
+        await asyncio.sleep(seconds)
+
+    # What must hold
+
+    @property
+    def unheard(self) -> bool:
+        """True if some request was given up, so that only the other side's session timer can end a call."""
+        return any(phone.unheard for phone in self.phones)
+
+    def dialogs_here(self) -> set[DialogId]:
+        return set(self.server.endpoint.dialogs)
+
+    def lonely(self) -> list[str]:
+        """Calls only one side believes in."""
+        sides = {(*leg.state.id, phone.number) for phone in self.phones for leg in phone.legs.values()}
+        sides |= {(*dialog, "server") for dialog in self.dialogs_here()}
+        known = {side[:3] for side in sides}
+        return [
+            f"{who} alone believes in {call_id}"
+            for call_id, local, remote, who in sides
+            if (call_id, remote, local) not in known
+        ]
+
+    def leftovers(self) -> dict[str, Any]:
+        """What is still held although everything is over."""
+        endpoint, server, service = self.server.endpoint, self.server, self.service
+        held = {
+            "transactions": len(endpoint._layer),
+            "heap": [entry for entry in endpoint._layer._heap if endpoint._layer.next_timer() is not None],
+            "dialogs": endpoint.dialogs,
+            "early": endpoint.early,
+            "calls": endpoint.calls,
+            "cancellable": endpoint.cancellable,
+            "at end": endpoint._at_end,
+            "users": endpoint.users,
+            "tasks": endpoint._tasks,
+            "merging": server._merging,
+            "passing": server._proxy._passing,
+            "groups": service.open,
+            "closing": service.closing,
+            "service tasks": service._tasks,
+            "silent": service.silent,
+            "on the relay": self.relay.legs,
+            "claims": self.memory.claims,
+            "stored dialogs": self.memory.stored,
+            "overlays": [aor for aor, kept in self.memory.diversions_of.items() if kept.overlay is not None],
+            "timers": [timer for timer in self.loop._scheduled if not timer.cancelled()],  # type: ignore[attr-defined]
+            "other tasks": [task for task in asyncio.all_tasks() if task is not asyncio.current_task()],
+            "phones": [leg for phone in self.phones for leg in (*phone.legs.values(), *phone.layer._servers)],
+        }
+        return {name: what for name, what in held.items() if what}
