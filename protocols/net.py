@@ -35,6 +35,11 @@ class Flow:
         return f"{self.transport}:{self.remote}"
 
 
+def uri_transport(flow: Flow) -> str:
+    """The URI parameter that names the flow's transport: none for UDP, `ws` for both WebSockets (RFC 7118 5.5)."""
+    return "" if flow.transport == "udp" else f";transport={flow.transport.replace('wss', 'ws')}"
+
+
 def bracketed(host: str) -> str:
     """The host as a URI, Via or Contact writes it: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host

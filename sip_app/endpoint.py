@@ -6,14 +6,13 @@ ACK, PRACK and CANCEL to the call they belong to, new requests to the server's p
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
-from protocols.net import Address, Flow, bracketed
+from protocols.net import Address, Flow, bracketed, uri_transport
 from protocols.records import StoredDialog
 from protocols.sip.dialog import DialogId, DialogState, incoming_id
 from protocols.sip.errors import BadRequest, SipParseError
@@ -109,8 +108,9 @@ class SipEndpoint:
         self.early: dict[DialogId, IncomingCall] = {}
         self.calls: dict[ServerTransaction, IncomingCall] = {}
         self.cancellable: dict[ServerTransaction, Callable[[], None]] = {}
-        self._at_end: dict[ServerTransaction, Callable[[], object]] = {}
+        self._at_end: dict[ServerTransaction, list[Callable[[], object]]] = {}
         self.users: dict[ClientTransaction, ClientUser] = {}
+        self._config = config
         self._sip = config.sip
         self._store = store
         self._as_id = as_id
@@ -118,8 +118,9 @@ class SipEndpoint:
         self._pipeline = pipeline
         self._trace = Trace(config.log.level == "debug")
         self._layer = TransactionLayer(self.timers, config.sip.max_transactions, self.via_address)
-        limits = _limits(config)
-        self.transports = transports(self) if transports else Transports(self, reactor, limits, config.sip.dscp)
+        self.transports = (
+            transports(self) if transports else Transports(self, reactor, Limits.of(config), config.sip.dscp)
+        )
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
@@ -128,8 +129,8 @@ class SipEndpoint:
     # Life
 
     async def start(self) -> None:
-        """Bind the sockets. Raises OSError."""
-        self.transports.listen(self._sip.bind, self._sip.port, tcp=self._sip.tcp)
+        """Bind the sockets. Raises OSError, or ValueError for a certificate that cannot be used."""
+        self.transports.open(self._config)
         self._started.set()
 
     async def stop(self) -> None:
@@ -156,12 +157,12 @@ class SipEndpoint:
         self.session_expires = config.service.session_expires
         self.min_se = config.service.min_se
         self._trace.on = config.log.level == "debug"
-        self.transports.limits = _limits(config)
+        self.transports.limits = Limits.of(config)
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:
-        """What is listened on: transport and address."""
-        return sorted(self.transports.bound.items(), reverse=True)
+        """What is listened on: transport and address, those of `sip.bind` first, UDP before all."""
+        return [(listener.transport, listener.local) for listener in self.transports.listeners]
 
     @property
     def transactions(self) -> int:
@@ -170,15 +171,17 @@ class SipEndpoint:
 
     def via_address(self, flow: Flow) -> Address:
         """Host and port our Via, Contact and Record-Route show on this flow."""
-        bound = self.transports.bound
-        port = (bound.get(flow.transport) or bound["udp"]).port
-        return Address(self._sip.advertised_host or self._sip.bind, port)
+        return self.transports.shown(flow)
 
-    def contact(self, flow: Flow) -> str:
-        """Our Contact for a dialog over this flow."""
+    def contact(self, flow: Flow, user: str = "", params: str = "", *, secure: bool = False) -> str:
+        """Our Contact for a dialog over this flow; with a `user`, and more parameters (`;name=value`), if given.
+
+        `secure` makes it a sips: URI, as a call to one demands (RFC 3261 section 12.1.1).
+        """
         host, port = self.via_address(flow)
-        transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
-        return f"<sip:{bracketed(host)}:{port}{transport}>"
+        named = f"{user}@" if user else ""
+        scheme = "sips" if secure else "sip"
+        return f"<{scheme}:{named}{bracketed(host)}:{port}{uri_transport(flow)}{params}>"
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background; what it fails of is logged."""
@@ -244,7 +247,7 @@ class SipEndpoint:
 
     def at_end(self, tx: ServerTransaction, act: Callable[[], object]) -> None:
         """Call `act` once the transaction is forgotten."""
-        self._at_end[tx] = act
+        self._at_end.setdefault(tx, []).append(act)
 
     def cancel(self, tx: ClientTransaction, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Cancel an INVITE we sent."""
@@ -268,7 +271,7 @@ class SipEndpoint:
         await self._started.wait()
         flow = state.flow
         if flow.transport == "udp":
-            return replace(flow, local=self.transports.bound["udp"])
+            return self.transports.udp_flow(flow.remote)
         if self.transports.alive(flow):
             return flow
         return await self._pipeline.reach(state) or flow
@@ -332,6 +335,10 @@ class SipEndpoint:
         response = make_response(request, error.status, error.reason, to_tag=new_tag())
         self.send_stateless(response, flow)
 
+    def admits(self, flow: Flow) -> bool:
+        """True if this peer may cost one more answer to a keep-alive now."""
+        return self._admission.within_rate(flow, self.loop.time())
+
     def flow_closed(self, flow: Flow) -> None:
         """A connection is gone."""
         self._layer.transport_failed(flow, self.loop.time())
@@ -385,8 +392,8 @@ class SipEndpoint:
                 elif isinstance(tx, ServerTransaction):
                     self.calls.pop(tx, None)
                     self.cancellable.pop(tx, None)
-                    if (at_end := self._at_end.pop(tx, None)) is not None:
-                        at_end()
+                    for act in self._at_end.pop(tx, ()):
+                        act()
             case AckReceived(request, flow):
                 dialog = self.dialogs.get(incoming_id(request))
                 if dialog is not None:
@@ -415,14 +422,3 @@ class SipEndpoint:
                 user.on_response(Response(status, REASONS[status], Headers()), tx)
         elif isinstance(tx, ServerTransaction) and (call := self.calls.get(tx)) is not None:
             call.lost()
-
-
-def _limits(config: Config) -> Limits:
-    sip = config.sip
-    return Limits(
-        sip.max_message_bytes,
-        sip.max_connections,
-        sip.max_connections_per_address,
-        sip.connection_idle_timeout,
-        sip.connection_first_message_timeout,
-    )

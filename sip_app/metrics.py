@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from sip_app.server import ApplicationServer
 
 METHODS = frozenset(
-    ("REGISTER", "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE", "INFO", "SUBSCRIBE", "NOTIFY")
-    + ("MESSAGE", "PUBLISH", "REFER")
+    (
+        *("REGISTER", "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE", "INFO", "SUBSCRIBE", "NOTIFY"),
+        *("MESSAGE", "PUBLISH", "REFER"),
+    )
 )
 """What a stranger may call a method is endless; what is counted is not."""
 

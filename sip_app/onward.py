@@ -4,8 +4,6 @@ Requests to a binding use the flow it registered over (RFC 3261 section 18, RFC 
 dialled anew only to the host it came from.
 """
 
-from dataclasses import replace
-
 from protocols.net import Flow
 from protocols.sip.dialog import DialogState
 from protocols.sip.errors import SipParseError
@@ -89,20 +87,20 @@ class Onward:
         if target.uri.param("transport") == "tcp" and "tcp" in self._endpoint.transports.bound:
             flow = self._endpoint.transports.connect(address)
         else:
-            flow = Flow("udp", self._endpoint.transports.bound["udp"], address)
+            flow = self._endpoint.transports.udp_flow(address)
         if still_wanted(tx):
             self._proxy.forward(tx, request, caller, [ProxyTarget(str(target.uri), flow, (), lines)], record=True)
 
     def redialled(self, flow: Flow, uri: str) -> Flow | None:
         """A new connection for a dead one: to where the peer says it listens, if that is the host it came from."""
         if flow.transport == "udp":
-            return replace(flow, local=self._endpoint.transports.bound["udp"])
+            return self._endpoint.transports.udp_flow(flow.remote)
         try:
             parsed = parse_uri(uri)
         except SipParseError:
             return None
         address = parsed.address if isinstance(parsed, SipUri) else None
-        if address is None or address.host != flow.remote.host:
+        if address is None or address.host != flow.remote.host or flow.transport != "tcp":
             return None
         return self._endpoint.transports.connect(address)
 

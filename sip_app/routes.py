@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 
-from protocols.net import Address, Flow
+from protocols.net import Address, Flow, uri_transport
 from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
@@ -75,15 +75,10 @@ class RouteSigner:
 
 
 def record_routes(token: str, caller: tuple[Flow, Address], callee: tuple[Flow, Address]) -> list[str]:
-    """The Record-Route values to put on top, topmost first: two where the transports differ (RFC 5658)."""
-    sides = [callee] if callee[0].transport == caller[0].transport else [callee, caller]
-    values = []
-    for flow, (host, port) in sides:
-        transport: tuple[tuple[str, str | None], ...] = (
-            () if flow.transport == "udp" else (("transport", flow.transport),)
-        )
-        values.append(f"<{SipUri(host, token, port, (*transport, ('lr', None)))}>")
-    return values
+    """The Record-Route values to put on top, topmost first: two where the sides differ (RFC 5658)."""
+    one_side = uri_transport(caller[0]) == uri_transport(callee[0]) and caller[1] == callee[1]
+    sides = [callee] if one_side else [callee, caller]
+    return [f"<{SipUri(host, token, port)}{uri_transport(flow)};lr>" for flow, (host, port) in sides]
 
 
 def without_own_routes(

@@ -12,12 +12,16 @@ class KeepAlive(Enum):
     """What may stand between messages."""
 
     PING = b"\r\n\r\n"
-    """To be answered with `KeepAlive.PONG.value`."""
+    """Answered by `StreamFramer.replies`."""
     PONG = b"\r\n"
 
 
 class StreamFramer:
     """Cuts a stream into messages. After a SipParseError the stream has lost its place: close the connection."""
+
+    ready = True
+    """There is no handshake: messages may be sent at once."""
+    finished = False
 
     def __init__(self, max_message_bytes: int = 65535, max_header_bytes: int = 32768) -> None:
         self._max_message = max_message_bytes
@@ -26,6 +30,21 @@ class StreamFramer:
         self._searched = 0
         self._need: int | None = None
         self._half_ping = False
+        self._replies = b""
+
+    @property
+    def begun(self) -> bool:
+        """True while part of a message has come and the rest has not."""
+        return bool(self._buffer)
+
+    def wrap(self, message: bytes) -> bytes:
+        """A message as it goes out."""
+        return message
+
+    def replies(self) -> bytes:
+        """Take what is to be sent in answer to keep-alives."""
+        replies, self._replies = self._replies, b""
+        return replies
 
     def receive(self, data: bytes) -> list[bytes | KeepAlive]:
         """Take what the stream brought; give the whole messages and keep-alives it completes."""
@@ -64,6 +83,7 @@ class StreamFramer:
         del self._buffer[: 4 if ping else 2]
         if ping or self._half_ping:
             self._half_ping = False
+            self._replies += KeepAlive.PONG.value
             return KeepAlive.PING
         self._half_ping = not self._buffer
         return KeepAlive.PONG

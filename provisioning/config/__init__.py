@@ -3,8 +3,8 @@
 Every default is usable, so an empty file is a valid configuration (loopback, sample subscribers). The docstring
 under a field is its description: unit first, then what one gains and pays by changing it. `docs/configuration.md`
 is generated from these texts, and `sample.yaml` repeats the defaults; tests keep both equal to this module.
-All durations are seconds unless the name says otherwise. `network` holds the sections about the wire, `terminal` the
-softphone's, `section` what all share; import from here.
+All durations are seconds unless the name says otherwise. `network` holds the sections about the wire, `services` those
+about numbers, `terminal` the softphone's, `section` what all share; import from here.
 """
 
 from pathlib import Path
@@ -15,7 +15,9 @@ from pydantic import Field, SecretStr, model_validator
 from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
 from provisioning.config.operations import OperationsConfig
 from provisioning.config.section import Section
+from provisioning.config.services import ChannelsConfig, DomainConfig, ServicePolicy, Services, service_policies
 from provisioning.config.terminal import TerminalConfig
+from provisioning.config.transports import DnsConfig, TlsConfig, WebSocketConfig
 from provisioning.value_types import (
     Count,
     Delay,
@@ -33,19 +35,26 @@ from provisioning.value_types import (
 __all__ = [
     "OPERATOR_SOCKET",
     "SAMPLE_NUMBERS",
+    "ChannelsConfig",
     "Config",
     "ControlConfig",
+    "DnsConfig",
+    "DomainConfig",
     "LogConfig",
     "MediaConfig",
     "OperationsConfig",
     "RelayConfig",
     "Section",
     "ServiceConfig",
+    "ServicePolicy",
     "SipConfig",
     "StoreConfig",
     "SubscriberSeed",
     "TerminalConfig",
+    "TlsConfig",
+    "WebSocketConfig",
     "sample_password",
+    "service_policies",
 ]
 
 OPERATOR_SOCKET = "operator.sock"
@@ -59,10 +68,8 @@ def sample_password(number: str) -> str:
 
 
 class ServiceConfig(Section):
-    """The broadcast service: numbers, timers of a broadcast's life, limits."""
+    """The broadcast service, whatever number it is reached by: timers of a broadcast's life, limits."""
 
-    numbers: Annotated[tuple[Number, ...], Field(min_length=1)] = ("8888",)
-    """Service numbers; dialling one means going live. The first is the target of automatic forwarding."""
     join_timeout: Seconds = 5
     """Seconds a terminal that announced a join has to reach the relay before 504. Shorter answers a
     blocked network sooner, longer forgives a slow one."""
@@ -80,14 +87,9 @@ class ServiceConfig(Section):
     path."""
     max_groups: Count = 1_000
     """Broadcasts live at once; above it 486."""
-    max_viewers: Count = 1_000
-    """Viewers of one broadcast; above it 486."""
     max_views_per_number: Count = 10
     """Views one number may have of one broadcast, on its several phones; above it 486. Keeps one account
     from taking all places."""
-    second_attempt: Literal["reject", "takeover"] = "reject"
-    """A number already live dials the service number again: `reject` answers 486, `takeover` moves the
-    broadcast to the new call. Takeover lets a stolen password cut a broadcast off."""
     forwarding_code: ServiceCode = "21"
     """Service code of unconditional forwarding in the dialled codes, as in `*21*8888#` (TS 22.030 Annex
     B)."""
@@ -159,6 +161,8 @@ class SubscriberSeed(Section):
 
     number: Number
     """Phone number, digits only; with the domain it is the address of record."""
+    domain: Domain | None = None
+    """The number's domain; null is the first one, `domain`."""
     password: SecretStr
     """Digest password; kept in the store only as hash, and never overwritten from here."""
     display_name: DisplayName = ""
@@ -187,13 +191,24 @@ class Config(Section):
     realm: Realm | None = None
     """Digest realm; null is `domain`. Stored password hashes depend on it, so a change is refused while
     subscribers exist."""
+    domains: tuple[DomainConfig, ...] = ()
+    """Further domains. The server's own addresses, and telephone numbers, mean the caller's domain."""
+    cross_domain_calls: bool = False
+    """Let numbers of one domain call, watch and forward to those of another. Off keeps customers apart;
+    `sip.allow_targets` can still open single targets."""
+    services: Services = Field(default_factory=lambda: (ServicePolicy(number="8888"),))
+    """Service numbers, each with its policy. Not given: 8888, with the defaults below."""
     data_dir: Path | None = None
     """Directory (made with mode 0700) of the database and the control socket; null is ./dialcast-data."""
     as_id: Identifier | None = None
     """Stable name of this application server; null makes a random one and keeps it in the store. Two
     servers on one database need two names."""
     sip: SipConfig = SipConfig()
+    tls: TlsConfig = TlsConfig()
+    websocket: WebSocketConfig = WebSocketConfig()
+    dns: DnsConfig = DnsConfig()
     service: ServiceConfig = ServiceConfig()
+    channels: ChannelsConfig = ChannelsConfig()
     media: MediaConfig = MediaConfig()
     relay: RelayConfig = RelayConfig()
     control: ControlConfig = ControlConfig()
@@ -206,9 +221,9 @@ class Config(Section):
     terminal: TerminalConfig = TerminalConfig()
 
     @property
-    def digest_realm(self) -> str:
-        """The realm in force."""
-        return self.realm or self.domain
+    def all_domains(self) -> tuple[DomainConfig, ...]:
+        """Every domain served, the first one first."""
+        return DomainConfig(name=self.domain, aliases=self.domain_aliases, realm=self.realm), *self.domains
 
     @property
     def data_path(self) -> Path:
@@ -218,15 +233,17 @@ class Config(Section):
     @property
     def exposed(self) -> bool:
         """True when someone off this host can reach the SIP listeners."""
-        return not is_loopback(self.sip.bind)
+        return not all(map(is_loopback, (self.sip.bind, *self.sip.also_bind)))
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        numbers = [seed.number for seed in self.subscribers]
-        for number in numbers:
-            if numbers.count(number) > 1:
+        self._check_domains()
+        accounts = [(seed.number, seed.domain or self.domain) for seed in self.subscribers]
+        services = service_policies(self)
+        for number, domain in accounts:
+            if accounts.count((number, domain)) > 1:
                 raise ValueError(f"subscribers: number {number} is given twice")
-            if number in self.service.numbers:
+            if f"{number}@{domain}" in services:
                 raise ValueError(f"subscribers: number {number} is a service number")
         if self.exposed and any(seed.sample for seed in self.subscribers):
             raise ValueError(
@@ -242,3 +259,15 @@ class Config(Section):
                 f"the control link uses {outside[0]}, not loopback"
             )
         return self
+
+    def _check_domains(self) -> None:
+        names = [name for domain in self.all_domains for name in (domain.name, *domain.aliases)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"domains: {twice} is given twice")
+        known = {domain.name for domain in self.all_domains}
+        for entry in (*self.services, *self.subscribers):
+            if entry.domain is not None and entry.domain not in known:
+                raise ValueError(f"domains: {entry.domain}, the domain of {entry.number}, is not among them")
+        numbers = [(policy.number, policy.domain) for policy in self.services]
+        if again := next((number for number in numbers if numbers.count(number) > 1), None):
+            raise ValueError(f"services: number {again[0]} is given twice")

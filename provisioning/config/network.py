@@ -1,5 +1,6 @@
 """The sections about the wire: SIP listeners, the relay, the control link between the two."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -25,22 +26,25 @@ class SipConfig(Section):
     """SIP listeners, registration and what a stranger may make the server spend."""
 
     bind: Host = "127.0.0.1"
-    """Numeric address the UDP and TCP listeners bind to. `0.0.0.0` or `::` listens everywhere; then set
+    """Numeric address the listeners bind to. `0.0.0.0` or `::` listens everywhere; then set
     `advertised_host`. Off loopback the server refuses to start while a subscriber has a sample password."""
     port: Port = 5060
-    """Port of both listeners; 0 takes a free one, which suits tests but no phone that stores the address."""
+    """Port of UDP and TCP; 0 takes a free one, which suits tests but no phone that stores the address."""
     tcp: bool = True
     """Listen on TCP beside UDP. TCP carries large messages and crosses NATs longer, at one socket a
     phone."""
     advertised_host: Host | None = None
     """Numeric address written into Via, Contact and Record-Route; null writes `bind`. Behind NAT it must
     be the outside address, or answers never arrive."""
+    also_bind: tuple[Host, ...] = ()
+    """More numeric addresses to listen on, each with every transport and the same ports: `::` beside
+    `0.0.0.0`, say (alone, `::` takes IPv4 too, but shows it an IPv6 address)."""
+    also_advertised: tuple[Host, ...] = ()
+    """What Via, Contact and Record-Route show on those of `also_bind`, in the same order; empty shows the
+    addresses themselves."""
     trusted_peers: tuple[Network, ...] = ()
     """Addresses or CIDR networks whose Via, P-Asserted-Identity, History-Info and Diversion are believed
     and who are not challenged. Everyone in them can call as anybody: list only your own proxies."""
-    guests: bool = False
-    """Let unauthenticated callers watch broadcasts. Convenient for open events; opens the relay's
-    bandwidth to strangers."""
     digest_algorithm: Literal["MD5", "SHA-256", "SHA-512-256"] = "MD5"
     """The one algorithm of the default challenge. MD5 is weak but the only one baresip 1.0 and sipp know;
     SHA-256 locks such phones out."""
@@ -66,16 +70,29 @@ class SipConfig(Section):
     max_transactions: Count = 20_000
     """Transactions held at once; above it new requests get 503. About 4 kB each."""
     max_connections: Count = 1_000
-    """TCP connections held at once; above it new ones are closed. One phone on TCP needs one."""
+    """Connections (TCP, TLS, WebSocket) held at once; above it new ones are closed. A phone needs one."""
     max_connections_per_address: Count = 100
-    """TCP connections of one client address held at once, so that nobody takes all of them. Phones behind
+    """Connections of one client address held at once, so that nobody takes all of them. Phones behind
     one NAT share it."""
     connection_idle_timeout: Seconds = 3_700
-    """Seconds without a byte after which a TCP connection is closed. Below `max_expires` a phone that
+    """Seconds without a message or keep-alive after which a connection is closed. Below `max_expires` a phone that
     sends no keep-alives becomes unreachable before it refreshes."""
     connection_first_message_timeout: Seconds = 15
-    """Seconds a new TCP connection has to deliver its first whole message, so that idle strangers hold no
-    slot."""
+    """Seconds a new connection has to deliver its first whole message (keep-alives do not count), so that
+    idle strangers hold no slot. The TLS handshake and the WebSocket upgrade have their own time before."""
+    message_timeout: Seconds = 20
+    """Seconds a message may take from its first byte to its last on a connection, so that nobody holds one by
+    sending a byte a minute."""
+    max_unsent_bytes: Annotated[int, Field(ge=65_536)] = 1_000_000
+    """Bytes queued for a peer that does not read before its connection is cut."""
+    connect_timeout: Seconds = 5
+    """Seconds a connection to another server may take to stand, a TLS handshake not counted."""
+    flow_timer: Count = 120
+    """Seconds in which a phone that registers a flow (RFC 5626) must send a keep-alive; told in `Flow-Timer`. Its
+    connection is closed after half a minute more."""
+    path: Literal["strict", "lenient"] = "lenient"
+    """What becomes of a registration through a proxy that adds Path for a phone without `Supported: path`
+    (RFC 3327): `strict` answers 420; `lenient` keeps the Path, so that such phones can be reached at all."""
     requests_per_second: Count = 200
     """Requests accepted from one client address each second (bursts of the same size), and ten times as
     many responses; the rest is dropped. Phones behind one NAT share it."""
@@ -88,6 +105,10 @@ class SipConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_reachable(self.bind, self.advertised_host)
+        if self.also_advertised and len(self.also_advertised) != len(self.also_bind):
+            raise ValueError("also_advertised needs one address for each of also_bind, or none at all")
+        for bind, advertised in zip_longest(self.also_bind, self.also_advertised):
+            check_reachable(bind, advertised)
         if not self.min_expires <= self.default_expires <= self.max_expires:
             raise ValueError("min_expires <= default_expires <= max_expires must hold")
         return self
@@ -139,6 +160,11 @@ class RelayConfig(Section):
     """Groups held at once."""
     max_legs_per_group: Count = 1_001
     """Legs in one group, the broadcaster's included."""
+    max_announcements: Count = 100
+    """Calls that prompts are spoken to at once (codes confirmed by voice, PINs asked for); above it those
+    calls go without. Each takes a port pair for each medium, and 50 packets a second each way."""
+    max_prompts: Count = 40
+    """Prompts one such call may have waiting: a number is spoken digit by digit."""
     orphan_grace: Delay = 30
     """Seconds a group goes on after its application server vanished."""
     rtcp_interval: Seconds = 5

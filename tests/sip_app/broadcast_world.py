@@ -272,7 +272,16 @@ class BroadcastWorld:
         await provision(store, config)
         self.dialogs = SlowDialogs(store.dialogs)
         diversions: Any = WatchedDiversions(store.diversions, lambda: self.note("overlay withdrawn"))
-        ports = Ports(store.credentials, store.location, diversions, store.broadcasts, self.dialogs, store.secrets)
+        ports = Ports(
+            store.credentials,
+            store.location,
+            diversions,
+            store.broadcasts,
+            self.dialogs,
+            store.secrets,
+            store.channels,
+            store.nodes,
+        )
         self.epoch += 1
         address = Address("127.0.0.1", config.relay.control_port)
         self.link = RelayLink(self.reactor, address, Hello("as-test", self.epoch, ""), config.control)
@@ -313,7 +322,7 @@ class BroadcastWorld:
 
     @property
     def address(self) -> Address:
-        return dict(self.server.addresses)["udp"]
+        return self.server.endpoint.transports.bound["udp"]
 
     async def phone(self, number: str, **options: Any) -> MediaPhone:
         """A registered phone."""

@@ -10,7 +10,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import running
 
 from protocols.net import Flow
-from sip_app.transport import Limits, Transports
+from sip_app.transport import Limits, Transports, listening
 
 
 class Deaf:
@@ -18,17 +18,27 @@ class Deaf:
 
     def flow_closed(self, flow: Flow) -> None: ...
 
+    def admits(self, flow: Flow) -> bool:
+        return True
 
-def test_a_port_that_is_free_for_tcp_only_is_passed_over() -> None:
+
+def test_a_port_that_is_free_for_tcp_only_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Port 0 means one number for both transports, even when the first one tried is taken for UDP."""
 
     async def listen() -> None:
         with socket.socket(type=socket.SOCK_DGRAM) as occupied:
             occupied.bind(("127.0.0.1", 0))
             taken = occupied.getsockname()[1]
-            reactor = FirstPort(asyncio.get_running_loop(), taken)
-            transports = Transports(Deaf(), reactor, Limits())
+            offered = iter([taken])
+            bind = listening.bound_socket
+
+            def offering(kind: socket.SocketKind, host: str, port: int, dscp: int, **options: Any) -> socket.socket:
+                return bind(kind, host, port or next(offered, 0), dscp, **options)
+
+            monkeypatch.setattr(listening, "bound_socket", offering)
+            transports = Transports(Deaf(), AsyncioSelectorReactor(asyncio.get_running_loop()), Limits())
             transports.listen("127.0.0.1", 0, tcp=True)
+            assert next(offered, None) is None
             assert transports.bound["udp"].port == transports.bound["tcp"].port != taken
             await transports.close()
 
@@ -46,14 +56,3 @@ def test_a_taken_port_is_an_error_that_names_it(tmp_path: Path) -> None:
                     pass
 
     asyncio.run(start())
-
-
-class FirstPort(AsyncioSelectorReactor):
-    """Is offered a certain TCP port the first time that it asks for any."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, port: int) -> None:
-        super().__init__(loop)
-        self.ports = [port]
-
-    def listenTCP(self, port: int, *arguments: Any, **options: Any) -> Any:  # noqa: N802 (Twisted's name)
-        return super().listenTCP(self.ports.pop() if port == 0 and self.ports else port, *arguments, **options)

@@ -51,7 +51,7 @@ class World:
 
     @property
     def address(self) -> Address:
-        return dict(self.server.addresses)["udp"]
+        return self.server.endpoint.transports.bound["udp"]
 
     async def phone(self, number: str, *, transport: str = "udp", register: bool = True, **options: Any) -> "Phone":
         """A phone of `number`, registered unless told otherwise."""
@@ -71,7 +71,16 @@ async def running(
     config = config or Config(data_dir=folder, sip=SipConfig(**{"port": 0, "requests_per_second": 5000} | sip))
     store = await Store.open(config)
     await provision(store, config)
-    ports = Ports(store.credentials, store.location, store.diversions, store.broadcasts, store.dialogs, store.secrets)
+    ports = Ports(
+        store.credentials,
+        store.location,
+        store.diversions,
+        store.broadcasts,
+        store.dialogs,
+        store.secrets,
+        store.channels,
+        store.nodes,
+    )
     reactor = AsyncioSelectorReactor(asyncio.get_running_loop())
     server = ApplicationServer(config, ports, service, reactor, as_id="as-test", timers=QUICK)
     await server.start()

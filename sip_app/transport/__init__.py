@@ -1,0 +1,255 @@
+"""The SIP sockets: UDP, TCP, TLS and WebSocket, in and out, on IPv4 and IPv6 (RFC 3261 section 18, RFC 7118).
+
+`listening` binds, `datagrams` is UDP with its STUN keep-alives, `streams` the connections, `tls` the certificates,
+`limits` what strangers may make all of them hold. Twisted ends here. A connection is a `Flow` with a number of its own;
+whatever is sent over a flow whose connection is gone is lost, and the sink is told by `flow_closed`.
+"""
+
+import asyncio
+import socket
+from collections import Counter
+from itertools import count, zip_longest
+from typing import Any
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from protocols.net import Address, Flow, Transport
+from provisioning.config import Config
+from sip_app.metrics import CONNECTIONS, limited
+from sip_app.transport.datagrams import MAPPED, MAX_UDP_BYTES, Datagrams
+from sip_app.transport.limits import Limits, Sink
+from sip_app.transport.listening import Listener, bound_pair, bound_socket
+from sip_app.transport.streams import SECURE, Acceptor, Connection, Dialler
+from sip_app.transport.tls import TlsSettings
+
+__all__ = ["Limits", "Listener", "Sink", "TlsSettings", "Transports"]
+
+_MAX_KNOWN_LOCALS = 1_024
+_REMOTE_KEY = tuple[Transport, Address, str]
+
+
+class Transports:
+    """The sockets of one SIP endpoint. `bound` maps each transport to the first address it listens on."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        reactor: AsyncioSelectorReactor,
+        limits: Limits,
+        dscp: int = 24,
+    ) -> None:
+        self.sink = sink
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.bound: dict[str, Address] = {}
+        self.listeners: list[Listener] = []
+        self._reactor = reactor
+        self._dscp = dscp
+        self._tls: TlsSettings | None = None
+        self._datagrams: dict[Address, Datagrams] = {}
+        self._connections: dict[int, Connection] = {}
+        self._per_host: Counter[str] = Counter()
+        self._dialled: dict[_REMOTE_KEY, Flow] = {}
+        self._shown: dict[tuple[str, Address], Address] = {}
+        self._ids = count(1)
+        self._closing: list[Any] = []
+
+    # Listening
+
+    def open(self, config: Config) -> None:
+        """Bind every configured listener. OSError if an address is taken, ValueError for an unusable certificate."""
+        sip, web = config.sip, config.websocket
+        hosts = [(sip.bind, sip.advertised_host), *zip_longest(sip.also_bind, sip.also_advertised)]
+        names = [*config.domain_aliases, *(shown or host for host, shown in hosts)]
+        self._tls = TlsSettings(config.tls, config.data_path, config.domain, names)
+        for host, shown in hosts:
+            only_v6 = len(hosts) > 1
+            self.listen(host, sip.port, tcp=sip.tcp, shown=shown, only_v6=only_v6)
+            wanted: dict[Transport, int | None] = {"tls": config.tls.port, "ws": web.port, "wss": web.secure_port}
+            for transport, port in wanted.items():
+                if port is not None:
+                    self.listen_stream(transport, host, port, shown=shown, only_v6=only_v6)
+
+    def listen(self, host: str, port: int, *, tcp: bool, shown: str | None = None, only_v6: bool = False) -> None:
+        """Bind UDP and, if wanted, TCP to one address; port 0 takes one that is free for both. OSError if taken.
+
+        `shown` is the host our messages show for it; `only_v6` keeps `::` from taking IPv4 too.
+        """
+        stream = None
+        if tcp:
+            udp, stream = bound_pair(host, port, self._dscp, only_v6=only_v6)
+        else:
+            udp = bound_socket(socket.SOCK_DGRAM, host, port, self._dscp, only_v6=only_v6)
+        listener = self._listening("udp", udp, host, shown)
+        datagrams = self._datagrams[listener.local] = Datagrams(self.sink, udp, listener.local)
+        self._closing.append(
+            self._reactor.adoptDatagramPort(udp.fileno(), udp.family, datagrams, maxPacketSize=MAX_UDP_BYTES)
+        )
+        if stream is not None:
+            self._accept("tcp", stream, host, shown)
+
+    def listen_stream(
+        self, transport: Transport, host: str, port: int, *, shown: str | None = None, only_v6: bool = False
+    ) -> None:
+        """Bind a listener for TLS or WebSocket. OSError if taken, ValueError if a certificate cannot be used."""
+        stream = bound_socket(socket.SOCK_STREAM, host, port, self._dscp, only_v6=only_v6)
+        self._accept(transport, stream, host, shown)
+
+    def _accept(self, transport: Transport, stream: socket.socket, host: str, shown: str | None) -> None:
+        factory: Any = Acceptor(self, transport)
+        if transport in SECURE:
+            if self._tls is None:
+                raise ValueError(f"{transport} needs a certificate")
+            factory = TLSMemoryBIOFactory(self._tls.server(), False, factory)
+            factory.noisy = False
+        self._listening(transport, stream, host, shown)
+        self._closing.append(self._reactor.adoptStreamPort(stream.fileno(), stream.family, factory))
+        stream.close()  # the reactor has a descriptor of its own
+
+    def _listening(self, transport: Transport, handle: socket.socket, host: str, shown: str | None) -> Listener:
+        local = Address(host, handle.getsockname()[1])
+        listener = Listener(transport, local, Address(shown or host, local.port))
+        self.listeners.append(listener)
+        self.bound.setdefault(transport, local)
+        return listener
+
+    def shown(self, flow: Flow) -> Address:
+        """Host and port our Via, Contact and Record-Route show to the peer of a flow."""
+        key = flow.transport, flow.local
+        known = self._shown.get(key)
+        if known is None:
+            if len(self._shown) >= _MAX_KNOWN_LOCALS:
+                self._shown.clear()
+            known = self._shown[key] = self._listener(flow.transport, flow.local, flow.remote.host).shown
+        return known
+
+    def _listener(self, transport: str, local: Address, remote: str) -> Listener:
+        """The listener a flow belongs to: by its local address, else one of its transport and family."""
+        same = [listener for listener in self.listeners if listener.transport == transport]
+        for listener in same:
+            if listener.local == local:
+                return listener
+        for listener in same:
+            if listener.everywhere and listener.serves(local.host) and listener.local.port == local.port:
+                return listener
+        for listener in same or self.listeners:
+            if listener.serves(remote):
+                return listener
+        return (same or self.listeners)[0]
+
+    def local(self, transport: Transport, remote: str) -> Address:
+        """The address of ours that a new flow to the host `remote` has."""
+        return self._listener(transport, Address("", 0), remote).local
+
+    # Sending
+
+    def send(self, data: bytes, flow: Flow) -> bool:
+        """Send one message over its flow. False if it cannot be: the caller must count the flow as failed."""
+        if flow.transport == "udp":
+            datagrams = self._datagrams.get(flow.local)
+            if datagrams is None:
+                datagrams = self._datagrams[self.local("udp", flow.remote.host)]
+            return datagrams.send(data, flow.remote)
+        connection = self._connections.get(flow.id)
+        if connection is None:
+            return False
+        connection.send(data)
+        return True
+
+    def alive(self, flow: Flow) -> bool:
+        """True if something sent over this flow can arrive: a connection that stands, or a UDP socket of ours."""
+        if flow.transport == "udp":
+            return flow.local in self._datagrams
+        connection = self._connections.get(flow.id)
+        return connection is not None and connection.flow == flow
+
+    def udp_flow(self, remote: Address) -> Flow:
+        """The flow of a datagram to `remote`."""
+        return Flow("udp", self.local("udp", remote.host), remote)
+
+    def connect(
+        self, remote: Address, transport: Transport = "tcp", name: str = "", timeout: float | None = None
+    ) -> Flow:
+        """A TCP or TLS flow to `remote`: one we dialled before, else a new one (what is sent waits for it).
+
+        For TLS, `name` is the domain the server's certificate must be for, its address if not given. A connection that
+        a peer opened is never used for this: whoever shares its address could claim its port (RFC 5923 section 9).
+        """
+        name = (name or remote.host) if transport == "tls" else ""
+        key = transport, remote, name
+        known = self._dialled.get(key)
+        if known is not None:
+            return known
+        flow = Flow(transport, self.local(transport, remote.host), remote, next(self._ids))
+        if len(self._connections) >= self.limits.connections:
+            limited("sip.max_connections")
+            self.loop.call_soon(self.sink.flow_closed, flow)
+            return flow
+        proves = None
+        creator: Any = None
+        if transport == "tls":
+            if self._tls is None:
+                raise ValueError("no TLS settings")
+            creator = self._tls.client(name)
+            proves = creator.proves
+        connection = Connection(self, transport, flow, proves)
+        factory: Any = Dialler(connection, lambda: self.closed(flow))
+        if creator is not None:
+            factory = TLSMemoryBIOFactory(creator, True, factory)
+            factory.noisy = False
+        self._hold(flow, connection)
+        self._dialled[key] = flow
+        self._reactor.connectTCP(remote.host, remote.port, factory, timeout=timeout or self.limits.connect_timeout)
+        return flow
+
+    def keep(self, flow: Flow, seconds: float) -> None:
+        """Expect a keep-alive over this connection at least this often (RFC 5626 Flow-Timer)."""
+        connection = self._connections.get(flow.id) if flow.reliable else None
+        if connection is not None and connection.flow == flow:
+            connection.keep(seconds)
+
+    # Connections that come and go
+
+    def accepted(self, connection: Connection, transport: Transport, local: Address, remote: Address) -> Flow | None:
+        """Number a new connection; None when there are too many, altogether or from that address."""
+        local, remote = (Address(host.removeprefix(MAPPED), port) for host, port in (local, remote))
+        if len(self._connections) >= self.limits.connections:
+            limited("sip.max_connections")
+            return None
+        if self._per_host[remote.host] >= self.limits.connections_per_address:
+            limited("sip.max_connections_per_address")
+            return None
+        flow = Flow(transport, local, remote, next(self._ids))
+        self._hold(flow, connection)
+        return flow
+
+    def _hold(self, flow: Flow, connection: Connection) -> None:
+        self._connections[flow.id] = connection
+        self._per_host[flow.remote.host] += 1
+        CONNECTIONS.labels(flow.transport).inc()
+
+    def closed(self, flow: Flow) -> None:
+        """A connection ended or could not be made."""
+        if self._connections.pop(flow.id, None) is None:
+            return
+        CONNECTIONS.labels(flow.transport).dec()
+        self._per_host[flow.remote.host] -= 1
+        if not self._per_host[flow.remote.host]:
+            del self._per_host[flow.remote.host]
+        for key, dialled in list(self._dialled.items()):
+            if dialled == flow:
+                del self._dialled[key]
+        self.sink.flow_closed(flow)
+
+    async def close(self) -> None:
+        """Stop listening and cut every connection."""
+        for connection in list(self._connections.values()):
+            connection.close()
+        waiting = [port.stopListening() for port in self._closing]
+        self._closing.clear()
+        for datagrams in self._datagrams.values():
+            datagrams.handle.close()
+        for deferred in waiting:
+            if deferred is not None:
+                await deferred.asFuture(self.loop)
