@@ -1,7 +1,8 @@
 """Transactions (RFC 3261 section 17, RFC 6026, RFC 3581): retransmission, absorption and timeouts, without a socket.
 
 `TransactionLayer` takes parsed messages and the time; what it wants sent and what the user must know come out of
-`to_send()` and `next_event()`. The state machines are two tables in `transaction_table`.
+`to_send()` and `next_event()`. The state machines are two tables in `transaction_table`; `transaction_keys` tells which
+message belongs to which.
 
 The user's duties: answer every `RequestReceived` once and for all with `send_response`; answer `CancelReceived` (200 to
 the CANCEL, 487 to the INVITE); acknowledge 2xx with `send_stateless(ack)`; repeat a UAS's 2xx (`invite.UasInvite`
@@ -31,15 +32,15 @@ from protocols.sip.events import (
     TransactionTimeout,
     TransactionTransportError,
 )
-from protocols.sip.headers import CSeq, Via
+from protocols.sip.headers import Via
 from protocols.sip.message import Request, Response, make_response
+from protocols.sip.transaction_keys import MAGIC_COOKIE, companion, response_flow, server_key, stamped
 from protocols.sip.transaction_table import ENTRY, TABLE, Action, Cause, State
 
 __all__ = ["AckReceived", "CancelReceived", "ClientTransaction", "Event", "RequestReceived", "ResponseReceived"]
 __all__ += ["ServerTransaction", "Timers", "Transaction", "TransactionLayer", "TransactionTerminated"]
 __all__ += ["TransactionTimeout", "TransactionTransportError"]
 
-MAGIC_COOKIE = "z9hG4bK"
 MAX_TRANSACTIONS = 20_000
 
 
@@ -123,24 +124,24 @@ class TransactionLayer:
 
     def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
         method = request.method
-        key = _server_key(request, "INVITE" if method == "ACK" else method)
+        key = server_key(request, "INVITE" if method == "ACK" else method)
         known = self._servers.get(key)
         if method == "ACK":
             if known is None or known.state == "accepted":
-                self._events.append(AckReceived(_stamped(request, flow), flow))
+                self._events.append(AckReceived(stamped(request, flow), flow))
             else:
                 self._feed(known, "ack", now)
             return
         if known is not None:
             self._feed(known, "request", now)
             return
-        request = _stamped(request, flow)
+        request = stamped(request, flow)
         if len(self) >= self._limit and not self._make_room():
             busy = make_response(request, 503, to_tag=secrets.token_hex(4), headers=(("Retry-After", "5"),))
-            self._out.append((busy.serialise(), _response_flow(request, flow)))
+            self._out.append((busy.serialise(), response_flow(request, flow)))
             return
         tx = ServerTransaction(
-            "invite server" if method == "INVITE" else "server", key, request, _response_flow(request, flow)
+            "invite server" if method == "INVITE" else "server", key, request, response_flow(request, flow)
         )
         self._servers[key] = tx
         self._begin(tx, "proceeding" if method == "INVITE" else "trying", now)
@@ -332,7 +333,7 @@ class TransactionLayer:
 
     def _ack(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if response is not None:
-            ack = _companion(tx.request, "ACK", response.headers.get("to"))
+            ack = companion(tx.request, "ACK", response.headers.get("to"))
             self._out.append((ack.serialise(), tx.flow))
 
     def _cancel_if_wanted(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
@@ -362,7 +363,7 @@ class TransactionLayer:
         self._begin(tx, "calling" if tx.kind == "invite client" else "trying", now)
 
     def _send_cancel(self, tx: ClientTransaction, now: float) -> None:
-        request = _companion(tx.request, "CANCEL", tx.request.headers.get("to"), tx.cancel_headers)
+        request = companion(tx.request, "CANCEL", tx.request.headers.get("to"), tx.cancel_headers)
         cancel = ClientTransaction("client", (tx.key[0], "CANCEL"), request, tx.flow)
         cancel.quiet = True
         self._start_client(cancel, now)
@@ -372,45 +373,3 @@ class TransactionLayer:
         host, port = self._sent_by(flow)
         via = Via(flow.transport.upper(), host, port, (("branch", branch), ("rport", None)))
         return Request(request.method, request.uri, request.headers.prepend("Via", str(via)), request.body)
-
-
-def _companion(request: Request, method: str, to: str | None, more: Iterable[tuple[str, str]] = ()) -> Request:
-    """The ACK or CANCEL of an INVITE's own transaction (RFC 3261 sections 9.1 and 17.1.1.3)."""
-    headers = (
-        request.headers.with_("Via", request.headers.values("via")[0])
-        .only("via", "route", "from", "to", "call-id")
-        .with_("To", to or "")
-        .add(("CSeq", str(CSeq(request.cseq.number, method))), ("Max-Forwards", "70"), *more)
-    )
-    return Request(method, request.uri, headers)
-
-
-def _server_key(request: Request, method: str) -> tuple[str, ...]:
-    """What makes two requests one transaction (RFC 3261 section 17.2.3)."""
-    via = request.top_via
-    branch = via.branch
-    if branch.startswith(MAGIC_COOKIE) and len(branch) > len(MAGIC_COOKIE):
-        host, port = via.sent_by
-        return (branch, host, str(port), method)
-    number = str(request.cseq.number)
-    return (str(via), request.uri, request.call_id, request.from_.tag, number, method)
-
-
-def _stamped(request: Request, flow: Flow) -> Request:
-    """The request with its top Via telling where it really came from (RFC 3261 section 18.2.1, RFC 3581)."""
-    via = request.top_via
-    params = dict(via.params)
-    if "rport" in params:
-        params["rport"] = str(flow.remote.port)
-    elif via.host == flow.remote.host and "received" not in params:
-        return request
-    params["received"] = flow.remote.host
-    return request.with_top_via(Via(via.transport, via.host, via.port, tuple(params.items())))
-
-
-def _response_flow(request: Request, flow: Flow) -> Flow:
-    """Back over the connection; over UDP to the source, at the Via's port unless it asked for `rport`."""
-    via = request.top_via
-    if flow.reliable or via.param("rport") is not None or via.sent_by[1] == flow.remote.port:
-        return flow
-    return Flow(flow.transport, flow.local, Address(flow.remote.host, via.sent_by[1]), flow.id)
