@@ -1,4 +1,7 @@
-"""Groups: one per live broadcaster, with its source leg, its viewers and the ports they share."""
+"""Groups: one per live broadcaster, with its source leg, its viewers and the ports they share.
+
+An announcement is a group of one leg, unknown to the engine: `media_relay.announcements` makes what it hears.
+"""
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +12,7 @@ from itertools import count
 from media_relay.engine import Engine, GroupSpec
 from media_relay.keyframes import KeyframeRequests
 from media_relay.legs import Leg, LegMedium, RandomBytes, Role, needs_own_port, new_medium, renegotiate, sendable
+from media_relay.metrics import LIMITED
 from media_relay.ports import MediaPort, Ports
 from media_relay.reports import final_report, pages
 from media_relay.sockets import PortsExhausted
@@ -35,12 +39,15 @@ FIRST_REPORT = 0.1
 
 
 class Group:
-    """One broadcast: everything with this id and epoch. Owned by the AS that opened it."""
+    """One broadcast, or one announcement: everything with this id and epoch. Owned by the AS that opened it."""
 
-    def __init__(self, group_id: str, epoch: int, owner: str, config: RelayConfig) -> None:
+    def __init__(
+        self, group_id: str, epoch: int, owner: str, config: RelayConfig, *, announcement: bool = False
+    ) -> None:
         self.group_id = group_id
         self.epoch = epoch
         self.owner = owner
+        self.announcement = announcement
         self.legs: dict[str, Leg] = {}
         self.source: Leg | None = None
         self.orphaned_at: float | None = None
@@ -65,25 +72,33 @@ class Groups:
         self.engine = engine
         self.ports = Ports(config, engine)
         self.by_id: dict[str, Group] = {}
+        self._announced: dict[str, Group] = {}
+        """Announcements by the id of their leg."""
         self._emit = emit
         self._random_bytes = random_bytes
         self._order = count()
         self._due: list[tuple[float, int, Leg]] = []
 
-    def open(self, group_id: str, epoch: int, owner: str, spec: LegSpec, now: float) -> Group:
-        """A new group with its source; ControlError when there is no room."""
-        if len(self.by_id) >= self.config.max_groups:
-            raise ControlError("limit", f"{self.config.max_groups} groups are open")
-        if not 0 < len(group_id) <= MAX_ID:
-            raise ControlError("bad-request", "group id empty or too long")
-        group = Group(group_id, epoch, owner, self.config)
-        config = self.config
-        self.engine.set_group(
-            GroupSpec(group_id, config.cache_seconds, config.cache_bytes, config.source_bitrate_max / 8)
-        )
+    def open(self, group_id: str, epoch: int, owner: str, spec: LegSpec, now: float, *, role: Role = "source") -> Group:
+        """A new group with its first leg, a source or one to announce to; ControlError when there is no room."""
+        config, announcement = self.config, role == "announcement"
+        limit = config.max_announcements if announcement else config.max_groups
+        held = len(self._announced) if announcement else len(self.by_id) - len(self._announced)
+        if held >= limit:
+            LIMITED.labels("relay.max_announcements" if announcement else "relay.max_groups").inc()
+            raise ControlError("limit", f"{limit} {'announcements' if announcement else 'groups'} are open")
+        if not 0 < len(group_id) <= MAX_ID or (announcement and spec.leg_id in self._announced):
+            raise ControlError("bad-request", "group id empty or too long, or leg id in use")
+        group = Group(group_id, epoch, owner, config, announcement=announcement)
+        if announcement:
+            self._announced[spec.leg_id] = group
+        else:
+            self.engine.set_group(
+                GroupSpec(group_id, config.cache_seconds, config.cache_bytes, config.source_bitrate_max / 8)
+            )
         self.by_id[group_id] = group
         try:
-            self.put(group, spec, "source", now)
+            self.put(group, spec, role, now)
         except ControlError:
             self.close(group)
             raise
@@ -94,6 +109,8 @@ class Groups:
         _check(spec)
         spec = _as_seen_from(self.config.bind, spec)
         leg = group.legs.get(spec.leg_id)
+        if group.announcement != (role == "announcement") or (group.announcement and group.legs and leg is None):
+            raise ControlError("bad-request", f"group {group.group_id} is not for a {role} like this")
         if leg is not None and leg.role == role and leg.spec == spec:
             return leg.info()
         fresh = leg is None
@@ -126,6 +143,25 @@ class Groups:
         self.sync(leg, now)
         return leg.info()
 
+    def adopt(self, group: Group, leg_id: str, now: float) -> None:
+        """A leg of this id that is announced to becomes a viewer of the broadcast, its ports and latches as they are.
+
+        Its streams get new names: their numbers have nothing to do with those of the prompts.
+        """
+        alone = self._announced.get(leg_id)
+        if alone is None or alone.owner != group.owner or group.announcement or leg_id not in alone.legs:
+            return
+        if len(group.legs) >= self.config.max_legs_per_group:
+            raise ControlError("limit", f"{self.config.max_legs_per_group} legs in group {group.group_id}")
+        leg = alone.legs.pop(leg_id)
+        self.close(alone)
+        leg.group_id, leg.epoch, leg.role = group.group_id, group.epoch, "sink"
+        for medium in leg.media.values():
+            medium.port.group_id = group.group_id
+            medium.ssrc = self.new_ssrc()
+        group.legs[leg_id] = leg
+        self.sync(leg, now)
+
     def remove(self, group: Group, leg_id: str) -> None:
         """The leg's call is over; the owner is told what it did."""
         if leg_id in group.legs:
@@ -138,6 +174,8 @@ class Groups:
         for port in group.shared.values():
             self.ports.close(port)
         del self.by_id[group.group_id]
+        if group.announcement:
+            self._announced = {leg_id: other for leg_id, other in self._announced.items() if other is not group}
         if cause is not None:
             self._emit(group.owner, GroupClosed(group.group_id, group.epoch, cause))
 
@@ -181,7 +219,7 @@ class Groups:
         """The medium as negotiated: the one that is there where its sockets fit, else a new one."""
         own = needs_own_port(leg.role, spec, leg.spec.client_address)
         old = leg.media.get(spec.kind)
-        fits = old is not None and (old.port.shared == (not own) or not sendable(spec.rtp))
+        fits = old is not None and (not (old.port.shared and own) or not sendable(spec.rtp))
         if old is not None and fits and old.spec.ice == spec.ice:
             moved = before.client_address != leg.spec.client_address
             renegotiate(old, spec, moved=moved, config=self.config, random=self._random_bytes, now=now)

@@ -18,7 +18,7 @@ from protocols.net import Address
 from protocols.sdp import AmrFormat, H264Format
 from provisioning.config import RelayConfig
 
-Role = Literal["source", "sink"]
+Role = Literal["source", "sink", "announcement"]
 RandomBytes = Callable[[int], bytes]
 
 
@@ -159,8 +159,11 @@ class Leg:
 
 
 def needs_own_port(role: Role, spec: MediaSpec, client_address: str) -> bool:
-    """True unless a shared socket can tell the leg apart: by its credentials, or by an address that is vouched for."""
-    return role == "source" or not (spec.ice or _vouched(spec.rtp, client_address))
+    """True unless a shared socket can tell the leg apart: by its credentials, or by an address that is vouched for.
+
+    Announcements have nothing to share, and take their port along when they become viewers.
+    """
+    return role != "sink" or not (spec.ice or _vouched(spec.rtp, client_address))
 
 
 def new_medium(
@@ -189,7 +192,7 @@ def locate(medium: LegMedium, config: RelayConfig, now: float) -> None:
         return
     medium.peer = medium.rtcp_peer = None
     rtcp = spec.rtp if spec.rtcp_mux else spec.rtcp
-    if port.shared:
+    if port.shared or (leg.role != "source" and _vouched(spec.rtp, leg.spec.client_address)):
         medium.peer = spec.rtp
         set_rtcp_peer(medium, rtcp)
         return

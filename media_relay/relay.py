@@ -8,10 +8,11 @@ import os
 import time
 from collections.abc import Callable
 
+from media_relay.announcements import Announcements
 from media_relay.engine import Engine
 from media_relay.feedback import Feedback
 from media_relay.groups import Group, Groups
-from media_relay.legs import RandomBytes
+from media_relay.legs import Leg, RandomBytes
 from media_relay.liveness import Liveness
 from media_relay.traffic import Traffic
 from protocols.control import (
@@ -27,11 +28,14 @@ from protocols.control import (
     LegPage,
     LegRow,
     ListLegs,
+    OpenAnnouncement,
     OpenGroup,
+    PlayPrompt,
     RemoveLeg,
     ReplaceSource,
     Reply,
     RequestKeyframe,
+    StopPrompt,
     UpdateLeg,
     encode,
 )
@@ -62,7 +66,8 @@ class Relay:
         self.groups = Groups(config, engine, emit, random_bytes)
         self._feedback = Feedback(self.groups, wall, random_bytes(_CNAME_BYTES).hex())
         self._liveness = Liveness(self.groups)
-        self._traffic = Traffic(self.groups, self._feedback, self._liveness)
+        self._announcements = Announcements(self.groups)
+        self._traffic = Traffic(self.groups, self._feedback, self._liveness, self._announcements)
         self._visit_interval = self._liveness.interval()
 
     def execute(self, as_id: str, command: Command, now: float) -> Reply:
@@ -75,7 +80,7 @@ class Relay:
         """Move packets and act on what else arrived; when the engine wants to be called again at the latest."""
         due = self.engine.step(now)
         self._traffic.handle(now)
-        return due
+        return min((at for at in (due, self._announcements.step(now)) if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Look after legs whose time has come, wishes for keyframes, and orphans; call some ten times a second."""
@@ -106,7 +111,18 @@ class Relay:
             case ReplaceSource(group_id, epoch, spec):
                 return self.groups.put(self._owned(as_id, group_id, epoch), spec, "source", now)
             case AddViewer(group_id, epoch, spec):
-                return self.groups.put(self._owned(as_id, group_id, epoch), spec, "sink", now)
+                group = self._owned(as_id, group_id, epoch)
+                self.groups.adopt(group, spec.leg_id, now)
+                return self.groups.put(group, spec, "sink", now)
+            case OpenAnnouncement(group_id, epoch, spec):
+                if group_id in self.groups.by_id:
+                    return self.groups.put(self._owned(as_id, group_id, epoch), spec, "announcement", now)
+                group = self.groups.open(group_id, epoch, as_id, spec, now, role="announcement")
+                return group.legs[spec.leg_id].info()
+            case PlayPrompt(group_id, epoch, leg_id):
+                self._announcements.play(self._announced(as_id, group_id, epoch, leg_id), command, now)
+            case StopPrompt(group_id, epoch, leg_id):
+                self._announcements.stop(self._announced(as_id, group_id, epoch, leg_id))
             case UpdateLeg(group_id, epoch, spec):
                 group = self._owned(as_id, group_id, epoch)
                 leg = group.legs.get(spec.leg_id)
@@ -159,6 +175,12 @@ class Relay:
             raise ControlError("not-owner", f"group {group_id} belongs to another server")
         return group
 
+    def _announced(self, as_id: str, group_id: str, epoch: int, leg_id: str) -> Leg:
+        leg = self._owned(as_id, group_id, epoch).legs.get(leg_id)
+        if leg is None or leg.role != "announcement":
+            raise ControlError("unknown-leg", f"no leg {leg_id} to announce to in {group_id}")
+        return leg
+
     def _current(self, group_id: str, epoch: int) -> Group:
         group = self.groups.by_id.get(group_id)
         if group is None:
@@ -190,7 +212,7 @@ class Relay:
         leg = group.legs[leg_id]
         heard_at = self._liveness.heard_at(leg)
         state = self.engine.leg(group.group_id, leg_id)
-        packets, octets = (state.packets, state.octets) if state is not None else (0, 0)
+        packets, octets = (state.packets, state.octets) if state is not None else self._announcements.sent(leg)
         if leg.role == "source" and state is not None:
             packets = state.received
         return leg.row(None if heard_at is None else now - heard_at, packets, octets)

@@ -5,6 +5,7 @@ An unauthenticated datagram changes nothing and is not answered.
 
 from contextlib import suppress
 
+from media_relay.announcements import Announcements
 from media_relay.engine import Datagram, KeyframeNeeded, KeyframeSeen, LegUnreachable, SourceStarted
 from media_relay.feedback import Feedback
 from media_relay.groups import Groups
@@ -22,11 +23,12 @@ from protocols.rtp.packet import peek_header
 class Traffic:
     """Takes the engine's events and acts on them."""
 
-    def __init__(self, groups: Groups, feedback: Feedback, liveness: Liveness) -> None:
+    def __init__(self, groups: Groups, feedback: Feedback, liveness: Liveness, announcements: Announcements) -> None:
         self._groups = groups
         self._engine = groups.engine
         self._feedback = feedback
         self._liveness = liveness
+        self._announcements = announcements
 
     def handle(self, now: float) -> None:
         """Everything the engine has to tell."""
@@ -121,7 +123,8 @@ class Traffic:
 
     def _unknown_media(self, port: MediaPort, event: Datagram, now: float) -> None:
         medium = port.owner
-        if medium is None or peek_header(event.data).payload_type != medium.spec.payload_type:
+        spoken = peek_header(event.data).payload_type
+        if medium is None or spoken not in (medium.spec.payload_type, medium.spec.telephone_event):
             return
         if medium.peer != event.source or medium.rtp_latch is not None:
             if medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now):
@@ -131,6 +134,8 @@ class Traffic:
         if medium.leg.role == "source" and medium.spec.receives:
             # What was read before the engine knew the address is the stream's beginning, often its first keyframe.
             self._engine.inject(medium.leg.group_id, medium.kind, 0, [event.data], now)
+        elif spoken == medium.spec.telephone_event:
+            self._announcements.key(medium, event.data, now)
         self._groups.heard(medium.leg, now)
 
     def _latch(self, medium: LegMedium, source: Address, now: float) -> None:

@@ -6,7 +6,8 @@ On the wire each value is one AMP box with a name and a JSON body (`protocols.co
 
 Rules: a leg's and a group's commands are idempotent by id (the same `OpenGroup` again gives the same answer);
 a group belongs to the AS that opened it; `epoch` numbers the broadcasts of one channel, and a command that names
-an older one is refused with `stale-epoch`, so that nothing late touches a new broadcast.
+an older one is refused with `stale-epoch`, so that nothing late touches a new broadcast. An announcement is a group of
+one leg that the relay itself speaks to: listed, updated, claimed, orphaned and closed like any other.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from protocols.net import Address
+from protocols.prompts import Language, Prompt
 
 VERSION = 1
 PAGE_LEGS = 200
@@ -22,6 +24,7 @@ PAGE_BYTES = 32 * 1024
 MAX_BODY_BYTES = 60 * 1024
 
 MediaKind = Literal["audio", "video"]
+PromptEnd = Literal["played", "stopped", "unheard"]
 ErrorCode = Literal[
     "bad-request",
     "denied",
@@ -64,6 +67,8 @@ class MediaSpec:
     remote_ufrag: str = ""
     feedback: tuple[str, ...] = ()
     """RTCP feedback the peer announced, e.g. "nack pli", "ccm fir" (RFC 4585, RFC 5104)."""
+    telephone_event: int | None = None
+    """Payload type under which the peer sends keys (RFC 4733), None where it sends none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,10 @@ class ReplaceSource:
 
 @dataclass(frozen=True, slots=True)
 class AddViewer:
-    """Add a sink leg. Answered by `LegInfo`."""
+    """Add a sink leg. Answered by `LegInfo`.
+
+    A leg of this id that is announced to moves into the group with its addresses; its announcement is over.
+    """
 
     group_id: str
     epoch: int
@@ -176,6 +184,39 @@ class RequestKeyframe:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAnnouncement:
+    """Create a group of one leg that prompts are played to and keys are heard from. Answered by `LegInfo`."""
+
+    group_id: str
+    epoch: int
+    leg: LegSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PlayPrompt:
+    """Speak these prompts to an announcement's leg, after those that still play. `PromptEnded` tells when.
+
+    `play` numbers the wishes of a leg, rising: the same or an earlier number again changes nothing.
+    """
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    play: int
+    prompts: tuple[Prompt, ...]
+    language: Language
+
+
+@dataclass(frozen=True, slots=True)
+class StopPrompt:
+    """Be silent: forget what plays and what waits. No error where nothing plays."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimGroup:
     """Take over a group whose owner is gone (orphan), by the AS that now holds its lease."""
 
@@ -203,7 +244,7 @@ class LegRow:
     group_id: str
     epoch: int
     leg_id: str
-    role: Literal["source", "sink"]
+    role: Literal["source", "sink", "announcement"]
     joined: bool
     lost: bool
     silent_for: float | None
@@ -292,6 +333,28 @@ class LegReports:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptEnded:
+    """The prompts of one `PlayPrompt` are over; `unheard` if the leg had no address that proved itself in time."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    play: int
+    cause: PromptEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """A key was pressed and released on an announcement's leg: 0-9, *, #, A-D; milliseconds it was held."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    digit: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupClosed:
     """The relay closed the group on its own (orphaned too long, failure)."""
 
@@ -309,11 +372,14 @@ Command = (
     | RemoveLeg
     | CloseGroup
     | RequestKeyframe
+    | OpenAnnouncement
+    | PlayPrompt
+    | StopPrompt
     | ClaimGroup
     | ListLegs
 )
 Reply = HelloReply | LegInfo | LegPage | Done
-Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | LegReports | GroupClosed
+Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | LegReports | PromptEnded | Digit | GroupClosed
 Value = Command | Reply | Event
 
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for union in (Command, Reply, Event) for kind in union.__args__}

@@ -20,6 +20,9 @@ FRAME_BITS: dict[bool, tuple[int | None, ...]] = {
 }
 """Speech bits by frame type, narrow band (TS 26.101) and wide band (TS 26.201); None is reserved."""
 
+STORAGE_MAGIC = b"#!AMR\n"
+"""How a file of single-channel narrow-band AMR begins."""
+
 
 class AmrError(ValueError):
     """The payload is not AMR in the packing that was negotiated."""
@@ -115,6 +118,18 @@ def convert(payload: bytes, from_octet_align: bool, to_octet_align: bool, *, wid
         return payload
     parsed = parse(payload, octet_align=from_octet_align, wideband=wideband)
     return build(parsed.frames, octet_align=to_octet_align, wideband=wideband, mode_request=parsed.mode_request)
+
+
+def read_storage(data: bytes) -> tuple[AmrFrame, ...]:
+    """The frames of a narrow-band AMR file (RFC 4867 section 5); raises AmrError."""
+    if not data.startswith(STORAGE_MAGIC):
+        raise AmrError("no AMR file")
+    frames, at = [], len(STORAGE_MAGIC)
+    while at < len(data):
+        size = 1 + _octets(_bits(data[at] >> 3 & 0x0F, False))
+        frames.append(AmrFrame.from_storage(data[at : at + size]))
+        at += size
+    return tuple(frames)
 
 
 class _BitReader:

@@ -66,6 +66,11 @@ class AmrFormat:
         """True without the options nobody here speaks: CRCs, robust sorting, interleaving."""
         return not (self.crc or self.robust_sorting or self.interleaving)
 
+    @property
+    def speaks_best(self) -> bool:
+        """True if the best narrow-band mode, 12.2 kbit/s, may be sent."""
+        return not self.mode_set or 7 in self.mode_set
+
     def fmtp(self) -> str:
         """The parameters that differ from the defaults."""
         given = {
