@@ -137,6 +137,26 @@ def _broadcasts_name_their_service(connection: Connection) -> None:
     connection.execute(text(f"ALTER TABLE broadcasts ADD COLUMN service VARCHAR({MAX_AOR_LENGTH}) NOT NULL DEFAULT ''"))
 
 
+calls = Table(
+    "calls",
+    metadata,
+    Column("record_id", String(MAX_AOR_LENGTH + 64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("channel", String(MAX_AOR_LENGTH), nullable=False),
+    Column("party", String(MAX_AOR_LENGTH), nullable=False),
+    Column("service", String(MAX_AOR_LENGTH), nullable=False),
+    Column("started_at", Double, nullable=False, index=True),
+    Column("answered_at", Double, nullable=False),
+    Column("as_id", String(64), nullable=False),
+    Column("relay_id", Text, nullable=False),
+    Column("ended_at", Double, index=True),
+    Column("ended_by", String(16), nullable=False),
+    Column("cause", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    *(Column(name, BigInteger) for name in ("packets_in", "octets_in", "packets_out", "octets_out", "lost")),
+)
+"""The fields of `protocols.call_record.CallRecord`, in their order."""
+
 _MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {
     1: _forwardings_become_rules,
     2: _broadcasts_name_their_service,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from protocols.call_record import CallRecord
 from protocols.records import (
     Binding,
     Broadcast,
@@ -155,6 +156,18 @@ class Secrets(Protocol):
 
     async def secret(self, name: str) -> bytes:
         """The 32-byte secret of this name, created at first use."""
+        ...
+
+
+class CallRecords(Protocol):
+    """The records of calls, for bills and audits."""
+
+    async def write(self, record: CallRecord) -> None:
+        """Insert or rewrite one record."""
+        ...
+
+    async def unfinished(self, as_id: str) -> Sequence[CallRecord]:
+        """The records of one server's calls that have no end yet."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from protocols.control import CloseGroup, ControlError, Done, LegSpec, RemoveLeg, RequestKeyframe
+from protocols.control import CloseGroup, ControlError, Done, LegReports, LegSpec, RemoveLeg, RequestKeyframe
 from protocols.net import Flow, bracketed
 from protocols.records import Broadcast
 from protocols.sip.message import Request
@@ -149,6 +149,8 @@ class Broadcasting:
     """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
     closing: set[LiveGroup] = field(default_factory=set)
     observers: list[BroadcastObserver] = field(default_factory=list)
+    on_media_ended: Callable[[LegReports], None] = lambda event: None
+    """Hears what the legs came to that the relay removed."""
     messages: GroupMessages | None = None
     silent: dict[tuple[str, int, str], object] = field(default_factory=dict)
     """Legs (channel, epoch, leg id) the relay reported lost and has not heard since, and who asks after each."""

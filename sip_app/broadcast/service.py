@@ -18,6 +18,7 @@ from protocols.control import (
     LegInfo,
     LegJoined,
     LegLost,
+    LegReports,
     LegSpec,
     MediaStarted,
     OpenGroup,
@@ -144,7 +145,10 @@ class BroadcastCalls:
             self.service.spawn(end_group(self.service, group, RELAY_LOST))
 
     def relay_event(self, event: Event) -> None:
-        """A report of the relay; those about groups that are gone are ignored."""
+        """A report of the relay; those about groups that are gone are ignored, but for their counters."""
+        if isinstance(event, LegReports):
+            self.service.on_media_ended(event)
+            return
         group = self.service.group(event.group_id, event.epoch)
         if group is None:
             return
