@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install tools test lint demo clean
+.PHONY: help install tools test lint fuzz demo clean
 help:
 	@echo "make demo     set up and show a live broadcast by phone call (report in demo-out/)"
 	@echo "make test     set up and run the tests"
 	@echo "make lint     ruff and mypy --strict"
+	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each"
 	@echo "make install  Python dependencies into $(VENV), nothing else"
 
 install: $(VENV)/.installed
@@ -32,6 +33,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+
+fuzz: install
+	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3)
 
 demo: install
 	$(BIN)/dialcast demo

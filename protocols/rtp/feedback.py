@@ -127,7 +127,7 @@ def _nack(_fmt: int, body: bytes) -> Nack:
         sequences += ((first + bit + 1) & 0xFFFF for bit in range(16) if mask >> bit & 1)
         if len(sequences) > MAX_NACKED:
             raise RtcpError("NACK for too many packets")
-    return Nack(sender, media, tuple(sequences))
+    return Nack(sender, media, tuple(dict.fromkeys(sequences)))  # each once, however often it is named
 
 
 def _pli(_fmt: int, body: bytes) -> Pli:

@@ -67,6 +67,14 @@ def split_list(text: str) -> list[str]:
     return parts
 
 
+def first_element(text: str) -> str:
+    """The first element of a comma-separated header, whatever may be wrong with those behind it."""
+    if "," not in text:
+        return text.strip()
+    match = _LIST_ITEM.match(text)
+    return match[0].strip() if match else ""
+
+
 def parse_params(text: str) -> Params:
     """Header parameters from what stands behind the first `;`. Empty ones are passed over."""
     if '"' in text:

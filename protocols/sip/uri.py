@@ -70,7 +70,7 @@ def _params(text: str) -> Params:
             name, equals, value = part.partition("=")
             if not name:
                 raise SipParseError("URI parameter without a name")
-            found.append(((unquote(name) if "%" in name else name).lower(), value if equals else None))
+            found.append(((_normal(name) or "").lower(), value if equals else None))
     return tuple(found)
 
 

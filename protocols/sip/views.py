@@ -19,8 +19,8 @@ from protocols.sip.headers import (
     RAck,
     Reason,
     Via,
+    first_element,
     number,
-    split_list,
 )
 
 _CALL_ID = re.compile(r"\S+")
@@ -90,7 +90,7 @@ class Message:
         all_read: tuple[Via, ...] | None = self.__dict__.get("vias")
         if all_read:
             return all_read[0]
-        return Via.parse(split_list(self._need("via"))[0])
+        return Via.parse(first_element(self._need("via")))
 
     @View
     def from_(self) -> NameAddr:

@@ -152,3 +152,9 @@ def test_parse_gives_a_uri_or_the_one_error(text: str) -> None:
     assert isinstance(again, SipUri | TelUri | OtherUri)
     assert str(again) == str(uri)
     assert "\n" not in str(uri)
+
+
+def test_escapes_in_a_parameter_name_never_become_what_they_stand_for() -> None:
+    uri = parse_uri("sip:a@h;x%0D%0AEvil:%20y;%4Cr")
+    assert str(uri) == "sip:a@h;x%0d%0aevil:%20y;lr"
+    assert parse_uri(str(uri)) == uri

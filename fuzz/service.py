@@ -1,0 +1,65 @@
+"""Harnesses of what lies above the wire formats: control messages, service codes, the configuration, XML bodies."""
+
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from fuzz.target import ROOT, Target, must_equal
+from protocols import media_control
+from protocols.control import ControlError, Hello, RemoveLeg, decode, encode
+from provisioning.loader import ConfigError, load_config
+from sip_app.calls import Rejected
+from sip_app.codes import parse_code
+
+
+def read_control(data: bytes) -> None:
+    """A box of the control link: name, line break, body."""
+    name, _, body = data.partition(b"\n")
+    try:
+        value = decode(name.decode("utf-8", "replace"), body)
+    except ControlError as error:
+        must_equal(len(str(error)) < 500, True)
+        return
+    with suppress(ControlError):
+        must_equal(decode(*encode(value)), value)
+
+
+def read_code(data: bytes) -> None:
+    """What somebody dialled."""
+    try:
+        parse_code(data.decode("utf-8", "replace"))
+    except Rejected as refusal:
+        must_equal(refusal.status, 484)
+
+
+def read_config(data: bytes) -> None:
+    """A configuration file."""
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
+        file.write(data)
+        file.flush()
+        with suppress(ConfigError):
+            load_config(Path(file.name), {})
+
+
+def read_media_control(data: bytes) -> None:
+    """An INFO body (RFC 5168)."""
+    with suppress(media_control.MediaControlError):
+        media_control.parse(data)
+
+
+def _control() -> list[bytes]:
+    boxes = []
+    for value in (Hello("as", 1, "t"), RemoveLeg("g", 1, "l")):
+        name, body = encode(value)
+        boxes.append(name.encode() + b"\n" + body)
+    return boxes
+
+
+_BOMB = b'<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY d "&b;&b;">]><media_control>&d;</media_control>'
+
+TARGETS = (
+    Target("control", read_control, _control, 8192),
+    Target("service-code", read_code, lambda: [b"*21*8888#", b"**61*1002*11*20#", b"*%2321%23", b"##002#"], 512),
+    Target("config", read_config, lambda: [(ROOT / "provisioning" / "sample.yaml").read_bytes()], 8192),
+    Target("media-control", read_media_control, lambda: [media_control.PICTURE_FAST_UPDATE, _BOMB], 4096),
+)
