@@ -76,6 +76,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     """The application server: store, relay link, SIP, operator's door. Raises ConfigError or OSError at start."""
     from provisioning.store import Store
     from provisioning.subscribers import provision
+    from sip_app.broadcast.following import attach
     from sip_app.broadcast.group import Broadcasting
     from sip_app.broadcast.operator import OperatorDoor
     from sip_app.broadcast.relay_link import RelayLink
@@ -87,7 +88,16 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
         raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
     store = await Store.open(config)
     await provision(store, config)
-    ports = Ports(store.credentials, store.location, store.diversions, store.broadcasts, store.dialogs, store.secrets)
+    ports = Ports(
+        store.credentials,
+        store.location,
+        store.diversions,
+        store.broadcasts,
+        store.dialogs,
+        store.secrets,
+        store.channels,
+        store.nodes,
+    )
     as_id = config.as_id or await store.secrets.as_id()
     token = config.control.token
     hello = Hello(as_id, int(time.time() * 1000), token.get_secret_value() if token else "")
@@ -95,6 +105,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     service = Broadcasting(config, ports, link, as_id)
     calls = BroadcastCalls(service)
     server = ApplicationServer(config, ports, calls, reactor, as_id=as_id)
+    attach(server, service)
     door = OperatorDoor(service, config.data_path / OPERATOR_SOCKET)
     leases: asyncio.Task[None] | None = None
     try:
@@ -106,7 +117,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
         await door.start()
         leases = asyncio.create_task(calls.renew_leases())
         addresses = ",".join(f"{transport}:{address}" for transport, address in server.addresses)
-        print(f"ready sip={addresses} service={config.service.numbers[0]}", flush=True)
+        print(f"ready sip={addresses} service={config.services[0].number}", flush=True)
         await stop.wait()
         log.info("server.stopping", broadcasts=len(service.open))
     finally:

@@ -188,7 +188,7 @@ def _named(detail: ErrorDetails) -> Iterator[Key]:
 
 
 def _suggestion(key: Key) -> str:
-    """What the unknown key may have meant: the nearest name in its section, or the section that has it."""
+    """What the unknown key may have meant: the section that has it, or the nearest name in its own."""
     group: type[Section] = Config
     for part in key[:-1]:
         if isinstance(part, int):
@@ -196,12 +196,12 @@ def _suggestion(key: Key) -> str:
         annotation = group.model_fields[part].annotation
         inner = [kind for kind in (annotation, *getattr(annotation, "__args__", ())) if isinstance(kind, type)]
         group = next(kind for kind in inner if issubclass(kind, Section))
-    near = difflib.get_close_matches(str(key[-1]), group.model_fields, n=1)
-    if near:
-        return f"; did you mean '{near[0]}'?"
     for name, field in Config.model_fields.items():
         if _is_section(name) and key[-1] in getattr(field.annotation, "model_fields", ()):
             return f"; did you mean '{name}.{key[-1]}'?"
+    near = difflib.get_close_matches(str(key[-1]), group.model_fields, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
     return f"; known here: {', '.join(group.model_fields)}"
 
 

@@ -16,9 +16,10 @@ from provisioning.loader import ConfigError
 
 LIVE = (
     "domain_aliases",
+    "cross_domain_calls",
+    "services",
     "subscribers",
     "sip.trusted_peers",
-    "sip.guests",
     "sip.digest_algorithm",
     "sip.min_expires",
     "sip.max_expires",
@@ -34,15 +35,20 @@ LIVE = (
     "sip.requests_per_second",
     "sip.allow_targets",
     "service.*",
+    "channels.*",
+    "events.*",
+    "messages.*",
     "media.*",
     "relay.*",
     "log.level",
     "operations.*",
+    "diversion.*",
 )
 """Keys, and sections with `*`, that change in a running process."""
 FIXED = (
     "service.forwarding_code",
     "service.ring_timeout",
+    "events.presence_watchers",
     "relay.control_host",
     "relay.control_port",
     "relay.bind",
@@ -75,7 +81,7 @@ class Reload:
 
 
 def is_live(key: str) -> bool:
-    """True for a key, as `sip.guests`, that changes without a restart."""
+    """True for a key, as `sip.trusted_peers`, that changes without a restart."""
     return _matches(key, LIVE) and not _matches(key, FIXED)
 
 

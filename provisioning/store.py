@@ -9,7 +9,8 @@ from sqlalchemy import URL, Connection, insert, select
 
 from provisioning import schema
 from provisioning.cache import Cache
-from provisioning.call_store import BroadcastStore, DialogStore
+from provisioning.call_store import BroadcastStore, DialogStore, NodeStore
+from provisioning.channel_store import ChannelStore
 from provisioning.config import Config
 from provisioning.database import Database, private_directory
 from provisioning.subscriber_store import CredentialStore, DiversionStore, LocationStore
@@ -44,13 +45,15 @@ class Store:
 
     def __init__(self, database: Database, entries: int, lifetime: float) -> None:
         self._database = database
-        self._caches = [Cache[object](entries, lifetime) for _ in range(4)]
-        credentials, location, diversions, broadcasts = self._caches
+        self._caches = [Cache[object](entries, lifetime) for _ in range(5)]
+        credentials, location, diversions, broadcasts, channels = self._caches
         self.credentials = CredentialStore(database, credentials)
         self.location = LocationStore(database, location)
         self.diversions = DiversionStore(database, diversions)
         self.broadcasts = BroadcastStore(database, broadcasts)
+        self.channels = ChannelStore(database, channels)
         self.dialogs = DialogStore(database)
+        self.nodes = NodeStore(database)
         self.secrets = SecretStore(database)
         database.on_foreign_change = self._forget
 

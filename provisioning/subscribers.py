@@ -11,7 +11,7 @@ from typing import get_args
 
 from protocols.records import Algorithm, Subscriber
 from protocols.sip.digest import ha1 as make_ha1
-from provisioning.config import Config, sample_password
+from provisioning.config import Config, sample_password, service_policies
 from provisioning.loader import ConfigError
 from provisioning.store import Store
 
@@ -23,9 +23,15 @@ class SubscriberError(ValueError):
     """An account cannot be made or changed as asked; the message names the remedy."""
 
 
-def address_of_record(number: str, domain: str) -> str:
-    """The key of a number: `number@domain`."""
-    return f"{number}@{domain}"
+def address_of_record(number: str, config: Config) -> str:
+    """The key of a number as an operator writes it: a bare one belongs to the first domain."""
+    bare, at, domain = number.partition("@")
+    return f"{bare}@{domain.lower() if at else config.domain}"
+
+
+def realms(config: Config) -> dict[str, str]:
+    """The digest realm of each domain."""
+    return {domain.name: domain.digest_realm for domain in config.all_domains}
 
 
 def generate_password() -> str:
@@ -34,12 +40,19 @@ def generate_password() -> str:
 
 
 def make_subscriber(config: Config, number: str, password: str, display_name: str = "") -> Subscriber:
-    """An account under the configured domain and realm. Raises SubscriberError for a password that cannot be one."""
+    """An account of `number`, or `number@domain`, under its domain's realm.
+
+    Raises SubscriberError for a domain not served here and for a password that cannot be one.
+    """
     if not password or not password.isprintable() or len(password) > MAX_PASSWORD_LENGTH:
-        raise SubscriberError(f"{number}: a password is 1 to {MAX_PASSWORD_LENGTH} printable characters")
-    realm = config.digest_realm
+        raise SubscriberError(f"{_shown(number, config)}: a password is 1 to {MAX_PASSWORD_LENGTH} printable characters")
+    aor = address_of_record(number, config)
+    number, _, name = aor.partition("@")
+    realm = realms(config).get(name)
+    if realm is None:
+        raise SubscriberError(f"{name} is no domain here: domains are {', '.join(realms(config))}")
     hashes = tuple((algorithm, make_ha1(algorithm, number, realm, password)) for algorithm in ALGORITHMS)
-    return Subscriber(address_of_record(number, config.domain), number, realm, hashes, display_name)
+    return Subscriber(aor, number, realm, hashes, display_name)
 
 
 def has_sample_password(subscriber: Subscriber) -> bool:
@@ -56,16 +69,17 @@ async def provision(store: Store, config: Config) -> list[str]:
     """
     known = await store.credentials.all()
     check_realm(config, known)
-    if config.exposed and (weak := [account.number for account in known if has_sample_password(account)]):
+    if config.exposed and (weak := [_shown(account.aor, config) for account in known if has_sample_password(account)]):
         raise ConfigError(
             f"sip.bind is {config.sip.bind}, but the store holds sample passwords for {_listed(weak)}: "
             f"change them with `dialcast subscriber passwd` or remove them"
         )
-    missing = {seed.number: seed for seed in config.subscribers}.keys() - {account.number for account in known}
+    there = {account.aor for account in known}
     added = []
     for seed in config.subscribers:
-        if seed.number in missing:
-            account = make_subscriber(config, seed.number, seed.password.get_secret_value(), seed.display_name)
+        aor = f"{seed.number}@{seed.domain or config.domain}"
+        if aor not in there:
+            account = make_subscriber(config, aor, seed.password.get_secret_value(), seed.display_name)
             if await store.credentials.put(account, new=True):
                 added.append(seed.number)
     return added
@@ -73,24 +87,26 @@ async def provision(store: Store, config: Config) -> list[str]:
 
 def check_realm(config: Config, known: Iterable[Subscriber]) -> None:
     """Raise ConfigError when stored password hashes were made for another realm or domain than the configured."""
+    wanted = realms(config)
     for account in known:
         domain = account.aor.partition("@")[2]
-        if account.realm != config.digest_realm:
+        realm = wanted.get(domain)
+        if realm is None:
             raise ConfigError(
-                f"realm is {config.digest_realm}, but subscriber {account.number} has a password hash for "
-                f"{account.realm}: set `realm: {account.realm}`, or remove all subscribers and add them again"
+                f"domain is {', '.join(wanted)}, but subscriber {account.number} belongs to {domain}: set "
+                f"`domain: {domain}` or list it in `domains`, or remove all its subscribers and add them again"
             )
-        if domain != config.domain:
+        if realm != account.realm:
             raise ConfigError(
-                f"domain is {config.domain}, but subscriber {account.number} belongs to {domain}: "
-                f"set `domain: {domain}`, or remove all subscribers and add them again"
+                f"realm is {realm}, but subscriber {account.aor} has a password hash for {account.realm}: "
+                f"set `realm: {account.realm}`, or remove all subscribers of {domain} and add them again"
             )
 
 
 async def add_subscriber(store: Store, config: Config, number: str, password: str, display_name: str = "") -> None:
     """Add an account. Raises SubscriberError when the number is taken, ConfigError when the realm changed."""
-    if number in config.service.numbers:
-        raise SubscriberError(f"{number} is a service number: choose another, or change service.numbers")
+    if address_of_record(number, config) in service_policies(config):
+        raise SubscriberError(f"{number} is a service number: choose another, or change services")
     check_realm(config, await store.credentials.all())
     if not await store.credentials.put(make_subscriber(config, number, password, display_name), new=True):
         raise SubscriberError(f"{number} exists already: use `dialcast subscriber passwd {number}` to change it")
@@ -99,7 +115,7 @@ async def add_subscriber(store: Store, config: Config, number: str, password: st
 async def change_password(store: Store, config: Config, number: str, password: str) -> None:
     """Give an account a new password. Raises SubscriberError when there is none, ConfigError when the realm changed."""
     check_realm(config, await store.credentials.all())
-    known = await store.credentials.find(address_of_record(number, config.domain))
+    known = await store.credentials.find(address_of_record(number, config))
     if known is None:
         raise SubscriberError(_unknown(number))
     fresh = make_subscriber(config, number, password)
@@ -107,15 +123,20 @@ async def change_password(store: Store, config: Config, number: str, password: s
 
 
 async def remove_subscriber(store: Store, number: str) -> None:
-    """Delete an account with its registrations and diversions. Raises SubscriberError when there is none.
-
-    The number is looked up under any domain, so that the accounts of a former domain can be removed.
+    """Delete an account with its registrations, diversions and channel settings. Raises SubscriberError when there is
+    none, or when a bare number is that of several domains: one of a former domain can be removed all the same.
     """
-    matching = [account for account in await store.credentials.all() if account.number == number]
+    matching = [account.aor for account in await store.credentials.all() if number in (account.number, account.aor)]
     if not matching:
         raise SubscriberError(_unknown(number))
-    for account in matching:
-        await store.credentials.remove(account.aor)
+    if len(matching) > 1:
+        raise SubscriberError(f"{number} is a number in several domains: name one of {_listed(matching)}")
+    await store.credentials.remove(matching[0])
+
+
+def _shown(aor: str, config: Config) -> str:
+    """An address of record as an operator would write it: in the first domain as the bare number."""
+    return aor.removesuffix(f"@{config.domain}")
 
 
 def _unknown(number: str) -> str:

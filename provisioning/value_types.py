@@ -4,7 +4,7 @@ import re
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from protocols.net import Address, is_numeric
 
@@ -50,6 +50,12 @@ def _regex(text: str) -> str:
     return text
 
 
+def _pin(pin: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9]{4,12}", pin.get_secret_value()):
+        raise ValueError("must be 4 to 12 digits")
+    return pin
+
+
 def matching(pattern: str, wanted: str) -> AfterValidator:
     """A check of the whole text against `pattern`; `wanted` says in words what is missing."""
     compiled = re.compile(pattern)
@@ -77,6 +83,7 @@ Realm = Annotated[
     matching(r'[^"\\:\x00-\x1f\x7f]+', "text without quotes, colons or backslashes"),
 ]
 Number = Annotated[str, matching(r"[0-9]{1,20}", "1 to 20 digits")]
+Pin = Annotated[SecretStr, AfterValidator(_pin)]
 ServiceCode = Annotated[str, matching(r"[0-9]{2,3}", "2 or 3 digits")]
 DisplayName = Annotated[
     str, StringConstraints(max_length=100), matching(r"[^\x00-\x1f\x7f]*", "text without control characters")

@@ -33,6 +33,11 @@ class Caller:
     authenticated: bool
     client_address: Address
 
+    @property
+    def key(self) -> str:
+        """What to count this caller by: the address of record; for a stranger, who has none, the host called from."""
+        return self.aor if self.authenticated else self.client_address.host
+
 
 class CallGone(Exception):
     """The caller hung up, or its transaction died, before the final answer."""
@@ -48,6 +53,10 @@ class BroadcastService(Protocol):
         """The service number was dialled, not diverted: the caller wants to provide a stream."""
         ...
 
+    async def open_to_guests(self, channel: str) -> bool:
+        """True if a caller nobody has identified may watch `channel`; else it is asked who it is before `watch`."""
+        ...
+
     async def watch(self, call: "IncomingCall", channel: str) -> None:
         """The call was diverted to the service number by `channel` (an address of record): the caller watches it."""
         ...
@@ -60,8 +69,8 @@ class BroadcastService(Protocol):
 class IncomingCall:
     """One INVITE for which we are the user agent server.
 
-    `offer` is the raw SDP body, `diverted_by` the address of record that diverted the call here. `ended` is set when
-    the caller gave up or its transaction died before the final answer.
+    `offer` is the raw SDP body, `diverted_by` the address of record that diverted the call here, `service` that of the
+    service number it reached. `ended` is set when the caller gave up or its transaction died before the final answer.
     """
 
     def __init__(
@@ -71,12 +80,14 @@ class IncomingCall:
         request: Request,
         caller: Caller,
         diverted_by: str | None = None,
+        service: str = "",
     ) -> None:
         self.request = request
         self.flow = tx.flow
         self.caller = caller
         self.offer = request.body
         self.diverted_by = diverted_by
+        self.service = service
         self.ended = asyncio.Event()
         self.local_tag = new_tag()
         self._endpoint = endpoint
@@ -95,6 +106,10 @@ class IncomingCall:
     def cancelled(self) -> bool:
         """True once the caller gave up or its transaction died before the final answer."""
         return self.ended.is_set()
+
+    def contact(self, user: str, params: str = "") -> str:
+        """A Contact of ours on the way this call came, with a user part and more URI parameters (`;name=value`)."""
+        return self._endpoint.contact(self.flow, user, params)
 
     async def progress(
         self,

@@ -36,7 +36,6 @@ class Identity:
         nonce_key: bytes,
         clock: Callable[[], float],
     ) -> None:
-        self._realm = config.digest_realm
         self.reconfigure(config)
         self._plan = plan
         self._credentials = credentials
@@ -46,13 +45,15 @@ class Identity:
     def reconfigure(self, config: Config) -> None:
         """Challenge by a changed configuration from now on."""
         self._algorithm = config.sip.digest_algorithm
-        self._guests = config.sip.guests
 
     def must_ask(self, admitted: Admitted) -> bool:
         """True if the request cannot be served without credentials and brings none at all: no need to look further."""
         request = admitted.request
         return not (
-            admitted.trusted or self._guests or request.method == "OPTIONS" or request.headers.has_any(_CREDENTIALS)
+            admitted.trusted
+            or self._plan.guests
+            or request.method == "OPTIONS"
+            or request.headers.has_any(_CREDENTIALS)
         )
 
     async def identify(self, admitted: Admitted) -> Caller:
@@ -61,22 +62,25 @@ class Identity:
         if admitted.trusted:
             return self._asserted(admitted)
         registering = request.method == "REGISTER"
-        given = find_credentials(request, self._realm, "Authorization" if registering else "Proxy-Authorization")
+        home = self._plan.home(request)
+        realm = self._plan.realm(home)
+        given = find_credentials(request, realm, "Authorization" if registering else "Proxy-Authorization")
         if given is None and not registering:
-            given = find_credentials(request, self._realm)
+            given = find_credentials(request, realm)
         if given is None:
-            if self._guests and request.method == "INVITE":
+            if self._plan.guests and request.method == "INVITE":
                 return Caller(ANONYMOUS, number_of(ANONYMOUS), False, admitted.client)
             raise self.challenged(request, admitted.client.host)
-        aor = await self._authenticate(request, given, admitted.client.host)
-        if self._plan.aor(request.from_.uri) != aor or (registering and self._plan.aor(request.to.uri) != aor):
+        aor = await self._authenticate(request, given, home, admitted.client.host)
+        names = (request.from_.uri, request.to.uri) if registering else (request.from_.uri,)
+        if any(self._plan.aor(uri, home) != aor for uri in names):
             log.warning("identity.mismatch", aor=aor, peer=str(admitted.client))
             raise Rejected(403, "From Is Not You")
         return Caller(aor, number_of(aor), True, admitted.client)
 
-    async def _authenticate(self, request: Request, given: AuthParams, client: str) -> str:
+    async def _authenticate(self, request: Request, given: AuthParams, home: str, client: str) -> str:
         name = given.get("username")
-        aor = self._plan.expand(name)
+        aor = f"{name}@{home}"
         subscriber = await self._credentials.find(aor)
         secret = None
         if subscriber is not None and subscriber.enabled and name == subscriber.number:
@@ -94,7 +98,7 @@ class Identity:
     def challenged(self, request: Request, client: str, *, stale: bool = False) -> Rejected:
         """The refusal that asks the host `client` for credentials: only from there can it be answered."""
         nonce = self._nonces.issue(self._clock(), client)
-        value = str(challenge(self._realm, nonce, self._algorithm, stale=stale))
+        value = str(challenge(self._plan.realm(self._plan.home(request)), nonce, self._algorithm, stale=stale))
         if request.method == "REGISTER":
             return Rejected(401, headers=(("WWW-Authenticate", value),))
         return Rejected(407, headers=(("Proxy-Authenticate", value),))

@@ -13,11 +13,13 @@ import structlog
 
 from protocols.control import LegLost
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
+from sip_app.metrics import limited
 
 ENDED = 'Q.850;cause=16;text="Broadcast ended"'
 STOPPED = 'Q.850;cause=16;text="{text}"'
 BROADCASTER_LOST = 'Q.850;cause=27;text="Broadcaster lost"'
 RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
+TIME_IS_UP = 'Q.850;cause=102;text="Maximum duration reached"'
 SHUTDOWN = 'Q.850;cause=41;text="Server shutting down"'
 VIEWER_LOST = 'Q.850;cause=27;text="No media or signalling from you"'
 
@@ -44,6 +46,8 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
         del service.open[group.channel]
     if group.grace is not None and group.grace is not asyncio.current_task():
         group.grace.cancel()
+    if group.deadline is not None:
+        group.deadline.cancel()
     if group.joined is not None and not group.joined.done():
         group.joined.cancel()
     service.note_end(group.channel)
@@ -71,6 +75,20 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
         )
         for observer in service.observers:
             observer.broadcast_ended(group, reason)
+
+
+def limit_duration(service: Broadcasting, group: LiveGroup) -> None:
+    """See to it that the group ends by its policy: so long after its first call, whatever restarts come between."""
+    longest = group.policy.max_seconds
+    if longest is None or group.over():
+        return
+
+    def end() -> None:
+        limited("services.max_seconds")
+        service.spawn(end_group(service, group, TIME_IS_UP))
+
+    left = max(0.0, group.opened_at + longest - time.time())
+    group.deadline = asyncio.get_running_loop().call_later(left, end)
 
 
 async def _end_calls(service: Broadcasting, group: LiveGroup, reason: str) -> None:

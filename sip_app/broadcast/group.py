@@ -3,20 +3,21 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import structlog
 
 from protocols.control import CloseGroup, ControlError, Done, LegReports, LegSpec, RemoveLeg, RequestKeyframe
-from protocols.net import Flow, bracketed
 from protocols.records import Broadcast
 from protocols.sip.message import Request
-from provisioning.config import Config
+from provisioning.config import Config, ServicePolicy, service_policies
 from sip_app.broadcast.media import GroupFormat, Role, dump_formats
+from sip_app.broadcast.policy import Gate
 from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
 from sip_app.calls import Dialog, IncomingCall
+from sip_app.numbers import domain_of
 from sip_app.ports import Ports
 
 LEASE = 30.0
@@ -37,6 +38,8 @@ class Viewer:
     since: float
     """Unix seconds."""
     sdp_version: int = 0
+    caller: str = ""
+    """`Caller.key` of who watches."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +49,10 @@ class LiveGroup:
     channel: str
     leg_id: str
     formats: tuple[GroupFormat, ...]
+    service: str
+    """The service number that was dialled, `number@domain`: calls of the channel are forwarded to it."""
+    policy: ServicePolicy
+    """That number's, as it was when the broadcast began, or this server."""
     epoch: int = 0
     state: Literal["opening", "live", "lost", "closing"] = "opening"
     opened_at: float = field(default_factory=time.time)
@@ -59,6 +66,8 @@ class LiveGroup:
     forwarded: bool = False
     """True once the overlay stands."""
     grace: asyncio.Task[None] | None = None
+    deadline: asyncio.TimerHandle | None = None
+    """Ends a broadcast that reaches the policy's `max_seconds`."""
     replacing: bool = False
     """True while another call of the broadcaster takes over."""
 
@@ -67,10 +76,10 @@ class LiveGroup:
         """The broadcaster's number: what viewers call."""
         return self.channel.partition("@")[0]
 
-    def views_of(self, number: str) -> int:
-        """How many calls of one number watch, or are about to."""
-        standing = sum(viewer.number == number for viewer in self.viewers.values())
-        return standing + sum(call.caller.number == number for call in self.pending)
+    def views_of(self, caller: str) -> int:
+        """How many calls of one caller (`Caller.key`) watch, or are about to."""
+        standing = sum(viewer.caller == caller for viewer in self.viewers.values())
+        return standing + sum(call.caller.key == caller for call in self.pending)
 
     def over(self) -> bool:
         """True from the moment the end has begun."""
@@ -81,7 +90,7 @@ class LiveGroup:
         """The o= line's session id for all descriptions of this broadcast."""
         return self.epoch
 
-    def leg_keys(self, leg: LegSpec, role: Role) -> dict[str, str]:
+    def leg_keys(self, leg: LegSpec, role: Role, caller: str) -> dict[str, str]:
         """What a dialog remembers of its leg, so that a restarted server finds it again."""
         return {
             "group": self.channel,
@@ -89,6 +98,7 @@ class LiveGroup:
             "leg": leg.leg_id,
             "role": role,
             "number": leg.number,
+            "caller": caller,
             "client": leg.client_address,
         }
 
@@ -137,6 +147,11 @@ class GroupMessages(Protocol):
         ...
 
 
+AskPin = Callable[["Broadcasting", IncomingCall, LiveGroup], Awaitable[None]]
+"""Asks the caller for the PIN and has `Broadcasting.gate.verify_pin` judge it; returns once it was right. Raises
+`Rejected` when it was not, `CallGone` when the caller gave up."""
+
+
 @dataclass(slots=True, eq=False)
 class Broadcasting:
     """What all parts of the broadcast service share: configuration, ports, the relay, the open groups."""
@@ -152,11 +167,26 @@ class Broadcasting:
     on_media_ended: Callable[[LegReports], None] = lambda event: None
     """Hears what the legs came to that the relay removed."""
     messages: GroupMessages | None = None
+    ask_pin: AskPin | None = None
+    """Asks a viewer for the PIN; None turns viewers away who need one."""
+    gate: Gate = field(init=False)
+    policies: Mapping[str, ServicePolicy] = field(init=False)
+    """By service number, `number@domain`."""
     silent: dict[tuple[str, int, str], object] = field(default_factory=dict)
     """Legs (channel, epoch, leg id) the relay reported lost and has not heard since, and who asks after each."""
     _ended: dict[str, float] = field(default_factory=dict)
     """When channels that are gone since a moment ended, on the event loop's clock."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.config.channels, self.ports.channels, self.ports.credentials)
+        self.policies = service_policies(self.config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Live by a changed configuration from now on; broadcasts that are open keep the policy they began under."""
+        self.config = config
+        self.gate.config = config.channels
+        self.policies = service_policies(config)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the calls; a failure is logged, never swallowed."""
@@ -208,6 +238,7 @@ class Broadcasting:
             opened_at=group.opened_at,
             media=dump_formats(group.formats),
             leg_id=group.leg_id,
+            service=group.service,
         )
 
     async def store(self, group: LiveGroup) -> None:
@@ -235,11 +266,14 @@ class Broadcasting:
         except (RelayUnavailable, ControlError) as error:
             log.debug("relay.no_keyframe", channel=group.channel, error=str(error))
 
-    def contact(self, flow: Flow, number: str) -> str:
-        """The Contact of a group on this server: its conference URI (RFC 4579)."""
-        host = bracketed(self.config.sip.advertised_host or flow.local.host)
-        transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
-        return f"<sip:{number}@{host}:{flow.local.port}{transport}>;isfocus"
+    def contact(self, call: IncomingCall, group: LiveGroup) -> str:
+        """The Contact of a group: its conference URI (RFC 4579), `sip:NUMBER@HOST:PORT` with our own address.
+
+        With several domains that address alone does not say whose number it is: for all but the first domain the URI
+        ends in `;domain=NAME`, which number analysis understands in any request.
+        """
+        domain = domain_of(group.channel)
+        return f"{call.contact(group.number, '' if domain == self.config.domain else f';domain={domain}')};isfocus"
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

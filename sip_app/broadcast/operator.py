@@ -75,6 +75,8 @@ class OperatorDoor:
         return [
             {
                 "number": group.number,
+                "channel": group.channel,
+                "service": group.service,
                 "state": group.state,
                 "epoch": group.epoch,
                 "since": group.opened_at,
@@ -87,9 +89,13 @@ class OperatorDoor:
         ]
 
     async def _stop(self, number: str, reason: str) -> dict[str, Any]:
-        group = next((group for group in self._service.open.values() if number in (group.number, group.channel)), None)
-        if group is None:
+        groups = [group for group in self._service.open.values() if number in (group.number, group.channel)]
+        if not groups:
             return {"ok": False, "error": f"{number[:40]} is not live"}
+        if len(groups) > 1:
+            channels = " or ".join(group.channel for group in groups)
+            return {"ok": False, "error": f"{number[:40]} is live in several domains: name {channels}"}
+        group = groups[0]
         viewers = len(group.viewers)
         log.info("operator.stop", channel=group.channel, reason=reason)
         await end_group(self._service, group, stopped_by_operator(reason))

@@ -12,7 +12,16 @@ import structlog
 
 from protocols.control import ClaimGroup, ControlError, Done, LegLost, LegRow
 from protocols.records import Broadcast, StoredDialog
-from sip_app.broadcast.ending import BROADCASTER_LOST, ENDED, RELAY_LOST, broadcaster_lost, end_group, leg_lost
+from provisioning.config import ServicePolicy
+from sip_app.broadcast.ending import (
+    BROADCASTER_LOST,
+    ENDED,
+    RELAY_LOST,
+    broadcaster_lost,
+    end_group,
+    leg_lost,
+    limit_duration,
+)
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.in_call import play
 from sip_app.broadcast.media import load_formats
@@ -21,6 +30,9 @@ from sip_app.calls import Dialog, DialogHandler
 
 Restore = Callable[[StoredDialog], Dialog]
 Handle = Callable[[LiveGroup, Dialog], DialogHandler]
+
+NO_LONGER_SERVED = ServicePolicy(number="0", viewers="listed")
+"""The policy of a broadcast whose service number is no longer configured: nobody may come in until it has ended."""
 
 log = structlog.get_logger()
 
@@ -33,7 +45,7 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
     all_claims = await service.ports.broadcasts.all()
     claims = [claim for claim in all_claims if claim.as_id == service.as_id]
     for claim in claims:
-        service.open[claim.channel] = _group(claim)
+        service.open[claim.channel] = _group(claim, service.policies.get(claim.service, NO_LONGER_SERVED))
     dialogs = [restore_dialog(stored) for stored in await service.ports.dialogs.owned_by(service.as_id)]
     for dialog in dialogs:
         group = service.group(dialog.app.get("group", ""), int(dialog.app.get("epoch", "0")))
@@ -50,9 +62,12 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
             await service.ports.diversions.clear_overlay(channel, overlay.epoch)
             log.info("diversion.overlay_withdrawn", channel=channel)
     for claim in claims:
-        if claim.state in ("closing", "opening"):
-            # Its end had begun, or its beginning had not been answered: neither may go on.
-            service.spawn(end_group(service, service.open[claim.channel], ENDED))
+        group = service.open[claim.channel]
+        if claim.state in ("closing", "opening") or group.policy is NO_LONGER_SERVED:
+            # Its end had begun, or its beginning had not been answered, or its number is no service any more.
+            service.spawn(end_group(service, group, ENDED))
+        else:
+            limit_duration(service, group)
     if claims:
         log.info("broadcast.restored", groups=len(claims), dialogs=len(dialogs))
 
@@ -64,6 +79,7 @@ def adopt(group: LiveGroup, dialog: Dialog) -> Viewer | None:
             group.source = dialog
         return None
     viewer = Viewer(dialog.app.get("leg", ""), dialog.app.get("number", ""), dialog, time.time(), _later_version())
+    viewer.caller = dialog.app.get("caller", "")
     group.viewers[viewer.leg_id] = viewer
     return viewer
 
@@ -127,11 +143,13 @@ async def _reconcile_legs(service: Broadcasting, group: LiveGroup, viewers: set[
         broadcaster_lost(service, group)
 
 
-def _group(claim: Broadcast) -> LiveGroup:
+def _group(claim: Broadcast, policy: ServicePolicy) -> LiveGroup:
     return LiveGroup(
         channel=claim.channel,
         leg_id=claim.leg_id,
         formats=load_formats(claim.media),
+        service=claim.service,
+        policy=policy,
         epoch=claim.epoch,
         state="lost" if claim.state == "lost" else "live",
         opened_at=claim.opened_at,

@@ -26,7 +26,8 @@ from protocols.control import (
 )
 from protocols.records import Overlay, StoredDialog
 from protocols.sip.message import Request
-from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost
+from provisioning.config import ServicePolicy
+from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost, limit_duration
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
 from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, description, play, unplayed
 from sip_app.broadcast.keyframe_info import ask_picture
@@ -34,6 +35,7 @@ from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, OverlayOutcome, Rejected
+from sip_app.metrics import limited
 
 JOIN_FEATURE = "+g.dialcast.join"
 """Our Contact feature tag (RFC 3840): this terminal joins by STUN between the 183 and the 200."""
@@ -52,12 +54,15 @@ class BroadcastCalls:
         """The caller becomes the broadcaster of its own number, or takes its broadcast over after a loss."""
         group = self.service.open.get(call.caller.aor)
         try:
-            if group is None:
-                await self._open(call)
-            elif await self._may_take_over(group):
-                await self._take_over(call, group)
-            else:
+            policy = self._policy(call)
+            if group is not None and not await self._may_take_over(group):
                 raise Rejected(486, "You Are Already Live")
+            if group is not None and group.service == call.service:
+                await self._take_over(call, group)
+                return
+            if group is not None:  # another service number is another broadcast, under another policy
+                await end_group(self.service, group, ENDED)
+            await self._open(call, policy)
         except Rejected as refusal:
             call.reject(refusal.status, refusal.reason, refusal.headers)
         except CallGone:
@@ -69,6 +74,11 @@ class BroadcastCalls:
         except ControlError as error:
             log.warning("broadcast.refused_by_relay", channel=call.caller.aor, error=str(error))
             call.reject(503, "Media Relay Refuses", RETRY_AFTER)
+
+    async def open_to_guests(self, channel: str) -> bool:
+        """True if a caller nobody has identified may watch the channel."""
+        group = self.service.open.get(channel)
+        return group is not None and await self.service.gate.open_to_guests(group.policy, channel)
 
     async def watch(self, call: IncomingCall, channel: str) -> None:
         """The caller is added to the channel's group."""
@@ -95,10 +105,9 @@ class BroadcastCalls:
         group = self.service.open.get(channel)
         if group is None or group.state not in ("live", "lost"):
             return "no broadcast" if group is None and not self.service.just_ended(channel) else "too early or too late"
-        target = self.service.config.service.numbers[0]
-        await self.service.ports.diversions.set_overlay(channel, Overlay(target, channel, group.epoch))
+        await self.service.ports.diversions.set_overlay(channel, Overlay(group.service, channel, group.epoch))
         group.forwarded = True
-        log.info("broadcast.forwarded", channel=channel, target=target)
+        log.info("broadcast.forwarded", channel=channel, target=group.service)
         return "active"
 
     async def restore(self, restore_dialog: Callable[[StoredDialog], Dialog]) -> None:
@@ -177,12 +186,25 @@ class BroadcastCalls:
             return SourceCall(self.service, group, dialog)
         return ViewerCall(self.service, group, viewer)
 
-    async def _open(self, call: IncomingCall) -> None:
+    def _policy(self, call: IncomingCall) -> ServicePolicy:
+        """The rules of the dialled number, if they let the caller go live."""
+        policy = self.service.policies.get(call.service)
+        if policy is None:  # taken out of the configuration this moment
+            raise Rejected(404)
+        if not policy.lets_broadcast(call.caller.aor):
+            log.info("broadcast.not_allowed", channel=call.caller.aor, service=call.service)
+            raise Rejected(403, f"{call.caller.number} May Not Go Live On {policy.number}")
+        return policy
+
+    async def _open(self, call: IncomingCall, policy: ServicePolicy) -> None:
         service, settings = self.service, self.service.config.service
+        if call.caller.aor in service.open:  # another call of the same number was faster
+            raise Rejected(486, "You Are Already Live")
         if len(service.open) >= settings.max_groups:
+            limited("service.max_groups")
             raise Rejected(486, "Too Many Broadcasts", RETRY_AFTER)
         plan = plan_source(call.offer, service.config.media)
-        group = LiveGroup(call.caller.aor, new_leg_id(), plan.formats)
+        group = LiveGroup(call.caller.aor, new_leg_id(), plan.formats, call.service, policy)
         service.open[group.channel] = group
         try:
             group.epoch = await service.ports.broadcasts.next_epoch(group.channel)
@@ -196,6 +218,7 @@ class BroadcastCalls:
         finally:
             if group.state == "opening":
                 await end_group(service, group, ENDED)
+        limit_duration(service, group)
         service.spawn(self._forward_if_the_phone_does_not(group, group.source))
 
     async def _answer_source(
@@ -205,7 +228,7 @@ class BroadcastCalls:
         service, before = self.service, group.state
         describe = description(service, group, plan, leg)
         body = describe(group.source_version)
-        contact = service.contact(call.flow, group.number)
+        contact = service.contact(call, group)
         if _joins(call.request, plan):
             await call.progress(183, body=body, contact=contact, reliable=True)
             await self._await_join(call, group, leg)
@@ -216,7 +239,7 @@ class BroadcastCalls:
         dialog: Dialog | None = None
         try:
             await service.store(group)
-            dialog = await call.answer(body=body, contact=contact, app=group.leg_keys(spec, "source"))
+            dialog = await call.answer(body=body, contact=contact, app=group.leg_keys(spec, "source", call.caller.key))
         finally:
             if dialog is None and not group.over():
                 group.state = before
@@ -246,7 +269,7 @@ class BroadcastCalls:
         """True when the old call is lost; asked by OPTIONS where the silence has not been noticed yet."""
         if group.state == "opening" or group.replacing:
             return False
-        if group.state == "lost" or self.service.config.service.second_attempt == "takeover":
+        if group.state == "lost" or group.policy.second_attempt == "takeover":
             return True
         return group.source is None or not await group.source.probe(self.service.config.service.probe_timeout)
 
@@ -290,10 +313,17 @@ class BroadcastCalls:
         service = self.service
         if call.caller.aor == group.channel:
             raise Rejected(486, "This Is Your Own Broadcast")
-        if len(group.viewers) + len(group.pending) > service.config.service.max_viewers:
+        needs_pin = await service.gate.needs_pin(group.policy, group.channel, call.caller)
+        if len(group.viewers) + len(group.pending) > group.policy.max_viewers:
+            limited("services.max_viewers")
             raise Rejected(486, "Broadcast Is Full", RETRY_AFTER)
-        if group.views_of(call.caller.number) > service.config.service.max_views_per_number:
+        if group.views_of(call.caller.key) > service.config.service.max_views_per_number:
+            limited("service.max_views_per_number")
             raise Rejected(486, "You Watch Already")
+        if needs_pin:
+            if service.ask_pin is None:
+                raise Rejected(403, "PIN Needed")
+            await service.ask_pin(service, call, group)
         plan = plan_leg(call.offer, "sink", group.formats)
         leg_id = new_leg_id()
         dialog: Dialog | None = None
@@ -306,13 +336,13 @@ class BroadcastCalls:
             describe = description(service, group, plan, leg)
             dialog = await call.answer(
                 body=describe(0),
-                contact=service.contact(call.flow, group.number),
-                app=group.leg_keys(spec, "sink") | ({} if reserved is spec else unplayed(group, spec)),
+                contact=service.contact(call, group),
+                app=group.leg_keys(spec, "sink", call.caller.key) | ({} if reserved is spec else unplayed(group, spec)),
             )
         finally:
             if dialog is None:
                 await service.remove_leg(group, leg_id)
-        viewer = Viewer(leg_id, call.caller.number, dialog, time.time())
+        viewer = Viewer(leg_id, call.caller.number, dialog, time.time(), caller=call.caller.key)
         dialog.handler = ViewerCall(service, group, viewer, describe)
         if group.over():
             await dialog.bye(ENDED)

@@ -34,7 +34,7 @@ def test_the_defaults_serve_loopback_with_sample_subscribers() -> None:
     assert not config.exposed
     assert [seed.number for seed in config.subscribers] == [str(number) for number in range(1001, 1010)]
     assert all(seed.sample for seed in config.subscribers)
-    assert config.digest_realm == config.domain == "dialcast.internal"
+    assert config.all_domains[0].digest_realm == config.domain == "dialcast.internal"
 
 
 def test_the_shipped_sample_equals_the_built_in_defaults() -> None:
@@ -53,10 +53,10 @@ def test_every_key_is_explained() -> None:
 
 
 def test_values_reach_the_models_typed(tmp_path: Path) -> None:
-    text = "sip: {port: 5080, tcp: off}\nservice: {numbers: [0900, 12]}\ncontrol: {connect: ['[::1]:7']}\n"
+    text = "sip: {port: 5080, tcp: off}\nservices: [{number: 0900}, {number: 12}]\ncontrol: {connect: ['[::1]:7']}\n"
     config = load_config(written(tmp_path, text), {})
     assert (config.sip.port, config.sip.tcp) == (5080, False)
-    assert config.service.numbers == ("0900", "12"), "a number keeps its leading zero"
+    assert [policy.number for policy in config.services] == ["0900", "12"], "a number keeps its leading zero"
     assert config.control.relays == (("::1", 7),)
 
 
@@ -117,13 +117,13 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     environ = {
         "DIALCAST_SIP__PORT": "5090",
         "DIALCAST_DOMAIN": "Example.ORG",
-        "DIALCAST_SERVICE__NUMBERS": "[77, 78]",
+        "DIALCAST_SERVICES": "[{number: 77}, {number: 78}]",
         "DIALCAST_CORPUS": "not ours: no such key",
         "SIP__PORT": "1",
     }
     config = load_config(written(tmp_path, "sip: {port: 5080, tcp: false}\ndomain: a.example"), environ)
     assert (config.sip.port, config.sip.tcp, config.domain) == (5090, False, "example.org")
-    assert config.service.numbers == ("77", "78")
+    assert [policy.number for policy in config.services] == ["77", "78"]
 
 
 def test_the_command_line_wins_over_the_environment() -> None:

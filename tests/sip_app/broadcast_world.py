@@ -24,6 +24,7 @@ from protocols.sip.message import Request, Response
 from provisioning.config import OPERATOR_SOCKET, Config
 from provisioning.store import Store
 from provisioning.subscribers import provision
+from sip_app.broadcast.following import attach
 from sip_app.broadcast.group import Broadcasting, LiveGroup
 from sip_app.broadcast.operator import OperatorDoor
 from sip_app.broadcast.relay_link import RelayLink
@@ -105,6 +106,8 @@ class MediaPhone(Phone):
         self.audio, self.video = MediaSocket("audio"), MediaSocket("video")
         self.heard: list[tuple[Request, float]] = []
         self.dead = False
+        self.answers: dict[str, int] = {}
+        """Statuses it answers requests of a method with, where not 200."""
         self._unanswered: list[ServerTransaction] = []
         self._on_heard = on_heard
 
@@ -140,7 +143,7 @@ class MediaPhone(Phone):
             if self.dead:
                 self._unanswered.append(tx)
             else:
-                self.respond(tx, 486 if request.method == "INVITE" else 200)
+                self.respond(tx, self.answers.get(request.method, 486 if request.method == "INVITE" else 200))
 
     def leave(self) -> None:
         """From now on agree to everything, also to what was asked while it was dead."""
@@ -288,6 +291,7 @@ class BroadcastWorld:
         self.service = Broadcasting(config, ports, self.link, "as-test")
         self.calls = BroadcastCalls(self.service)
         self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id="as-test", timers=QUICK)
+        attach(self.server, self.service)
         self.door = OperatorDoor(self.service, config.data_path / OPERATOR_SOCKET)
         await self.calls.restore(self.server.endpoint.restore)
         self.link.start(self.calls)
@@ -386,9 +390,9 @@ class BroadcastWorld:
 
 @asynccontextmanager
 async def broadcasting(
-    folder: Path, *, relay: dict[str, Any] | None = None, **service: Any
+    folder: Path, *, relay: dict[str, Any] | None = None, config: dict[str, Any] | None = None, **service: Any
 ) -> AsyncIterator[BroadcastWorld]:
-    """A world with short timers; `service` and `relay` are settings of those sections."""
+    """A world with short timers; `service` and `relay` are settings of those sections, `config` any others."""
     short = {
         "join_timeout": 0.3,
         "overlay_delay": 0.02,
@@ -396,7 +400,7 @@ async def broadcasting(
         "reconnect_grace": 0.3,
         "orphan_grace": 0.3,
     }
-    config = Config.model_validate(
+    whole = Config.model_validate(
         {
             "data_dir": folder,
             "sip": {"port": 0, "requests_per_second": 5000},
@@ -404,9 +408,10 @@ async def broadcasting(
             "service": short | service,
             "relay": relay or {},
         }
+        | (config or {})
     )
     reactor = AsyncioSelectorReactor(asyncio.get_running_loop())
-    world = BroadcastWorld(config, reactor)
+    world = BroadcastWorld(whole, reactor)
     await world.start_relay()
     await world.start_server()
     try:

@@ -20,7 +20,7 @@ from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.media import plan_source
 from sip_app.broadcast.operator import OperatorDoor
 from sip_app.broadcast.service import BroadcastCalls
-from sip_app.calls import Rejected
+from sip_app.calls import Caller, Rejected
 
 CHANNEL = "1001@dialcast.internal"
 FLOW = Flow("udp", Address("127.0.0.1", 5060), Address("127.0.0.1", 5070))
@@ -55,11 +55,15 @@ class FakeCall:
     def __init__(self, offer: bytes = OFFER, answering: Any = None) -> None:
         self.request = Request("INVITE", "sip:8888@dialcast.internal", Headers(()), b"")
         self.offer, self.flow, self.cancelled = offer, FLOW, False
-        self.caller = SimpleNamespace(aor=CHANNEL, number="1001", client_address=Address("127.0.0.1", 5070))
+        self.caller = Caller(CHANNEL, "1001", True, Address("127.0.0.1", 5070))
+        self.service = "8888@dialcast.internal"
         self.ended = asyncio.Event()
         self.refused: list[int] = []
         self.dialog: FakeDialog | None = None
         self._answering = answering
+
+    def contact(self, user: str, params: str = "") -> str:
+        return f"<sip:{user}@127.0.0.1{params}>"
 
     async def answer(self, **_: Any) -> FakeDialog:
         await asyncio.sleep(0)
@@ -101,11 +105,15 @@ class Anything:
         return method
 
 
-def service(**settings: Any) -> tuple[BroadcastCalls, Broadcasting]:
+def service(policy: dict[str, Any] | None = None, **settings: Any) -> tuple[BroadcastCalls, Broadcasting]:
     config = Config.model_validate(
-        {"service": {"overlay_delay": 0, "reconnect_grace": 0.1, **settings}, "relay": {"leg_timeout": 0.02}}
+        {
+            "services": [{"number": "8888"} | (policy or {})],
+            "service": {"overlay_delay": 0, "reconnect_grace": 0.1, **settings},
+            "relay": {"leg_timeout": 0.02},
+        }
     )
-    ports: Any = SimpleNamespace(broadcasts=Anything(), diversions=Anything(), dialogs=Anything())
+    ports: Any = SimpleNamespace(broadcasts=Anything(), diversions=Anything(), dialogs=Anything(), channels=None, credentials=None)
     link: Any = FakeLink()
     made = Broadcasting(config, ports, link, "as")
     return BroadcastCalls(made), made
@@ -149,7 +157,7 @@ def test_an_offer_that_is_refused_does_not_stop_the_clock_of_a_lost_broadcast(of
 
 def test_of_two_calls_that_take_over_at_once_one_is_refused_and_none_is_forgotten() -> None:
     async def scenario() -> None:
-        calls, made = service(second_attempt="takeover")
+        calls, made = service({"second_attempt": "takeover"})
         first, group = await live(calls, made)
         rivals: list[Any] = [FakeCall() for _ in range(5)]
         await asyncio.gather(*(calls.go_live(rival) for rival in rivals))

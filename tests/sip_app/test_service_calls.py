@@ -8,7 +8,7 @@ from ua import DOMAIN, OFFER, QUICK, Phone, World, running
 from protocols.net import Address
 from protocols.records import DiversionRule, DiversionRules, Overlay
 from protocols.sip.message import Request
-from provisioning.config import Config, SipConfig
+from provisioning.config import Config, ServicePolicy, SipConfig
 from sip_app.calls import CallGone, Dialog, IncomingCall, OverlayOutcome, Rejected
 
 ANSWER = OFFER.replace(b"40000", b"50000").replace(b"40002", b"50002")
@@ -24,6 +24,7 @@ class Service:
         self.live: set[str] = set()
         self.just_ended: set[str] = set()
         self.overlays: list[str] = []
+        self.guests = False
         self.reliable = reliable
         self.hold = asyncio.Event()
         self.hold.set()
@@ -49,6 +50,9 @@ class Service:
             return
         dialog.handler = self
         self.dialogs.put_nowait(dialog)
+
+    async def open_to_guests(self, channel: str) -> bool:
+        return self.guests
 
     async def activate_overlay(self, channel: str) -> OverlayOutcome:
         if channel in self.just_ended:
@@ -259,7 +263,13 @@ def test_guests_may_watch_only_where_that_is_allowed(tmp_path: Path) -> None:
     async def scenario() -> None:
         for guests, status in ((False, 407), (True, 200)):
             service = Service()
-            async with running(tmp_path / str(guests), service, guests=guests) as world:
+            service.guests = guests
+            config = Config(
+                data_dir=tmp_path / str(guests),
+                sip=SipConfig(port=0),
+                services=(ServicePolicy(number="8888", viewers="everyone" if guests else "authenticated"),),
+            )
+            async with running(tmp_path, service, config=config) as world:
                 await world.store.diversions.set_overlay(f"1001@{DOMAIN}", Overlay("8888", f"1001@{DOMAIN}", 1))
                 guest = await world.phone("guest", register=False)
                 invite = guest.build("INVITE", f"sip:1001@{DOMAIN}", body=OFFER, from_="<sip:me@example.org>")
