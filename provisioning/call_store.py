@@ -1,10 +1,11 @@
 """What is stored about live broadcasts and confirmed dialogs; ports of the service logic."""
 
 from collections.abc import Sequence
+from dataclasses import astuple, replace
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from protocols.records import Broadcast, StoredDialog
+from protocols.records import Broadcast, Node, StoredDialog
 from provisioning import schema
 from provisioning.database import Database
 from provisioning.rows import broadcast_row, dialog_row, key_of, to_broadcast, to_dialog
@@ -42,6 +43,20 @@ class BroadcastStore(CachedReads):
         return await self._database.run(
             write, lambda standing: self._cache.put(broadcast.channel, standing or broadcast)
         )
+
+    async def take_over(self, broadcast: Broadcast, from_as: str) -> bool:
+        """Make `broadcast.as_id` the owner of this channel and epoch if `from_as` still is; True if that was so."""
+        statement = self._claim.where(schema.broadcasts.c.as_id == bindparam("from_as"))
+        values = {"key_aor": broadcast.channel, "old_epoch": broadcast.epoch, "from_as": from_as}
+
+        def write(connection: Connection) -> bool:
+            return connection.execute(statement, values | broadcast_row(broadcast)).rowcount > 0
+
+        def written(done: bool) -> None:
+            if done:
+                self._cache.put(broadcast.channel, broadcast)
+
+        return await self._database.run(write, written)
 
     async def next_epoch(self, channel: str) -> int:
         """A number larger than every epoch this channel ever had, durable."""
@@ -114,8 +129,55 @@ class DialogStore:
         key = {"dialog_key": key_of(dialog_id)}
         await self._database.run(lambda connection: connection.execute(self._drop, key))
 
+    async def find(self, dialog_id: str) -> StoredDialog | None:
+        """One dialog, whoever owns it."""
+
+        def read(connection: Connection) -> StoredDialog | None:
+            found = select(schema.dialogs).where(schema.dialogs.c.dialog_key == key_of(dialog_id))
+            row = connection.execute(found).one_or_none()
+            return to_dialog(row) if row else None
+
+        return await self._database.run(read)
+
+    async def adopt(self, group_id: str, from_as: str, to_as: str) -> Sequence[StoredDialog]:
+        """Give all dialogs of a group that one server owns to another; they as they are now."""
+        table = schema.dialogs
+        theirs = (table.c.group_id == group_id) & (table.c.as_id == from_as)
+
+        def write(connection: Connection) -> list[StoredDialog]:
+            found = [replace(to_dialog(row), as_id=to_as) for row in connection.execute(select(table).where(theirs))]
+            connection.execute(update(table).where(theirs).values(as_id=to_as))
+            return found
+
+        return await self._database.run(write)
+
     async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:
         """All dialogs of one application server."""
         return await self._database.run(
             lambda connection: [to_dialog(row) for row in connection.execute(self._of, {"as_id": as_id})]
         )
+
+
+class NodeStore:
+    """The application servers that share this database."""
+
+    _rows = Rows(schema.nodes)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def renew(self, node: Node) -> None:
+        """Say that this server is there until `node.lease_until`."""
+        row = dict(zip(schema.nodes.c.keys(), astuple(node), strict=True))
+        await self._database.run(lambda connection: self._rows.put(connection, row))
+
+    async def all(self) -> Sequence[Node]:
+        """Every server that ever said so, and has not taken its leave."""
+        return await self._database.run(
+            lambda connection: [Node(*row) for row in connection.execute(select(schema.nodes))]
+        )
+
+    async def leave(self, as_id: str) -> None:
+        """This server stops for good."""
+        gone = delete(schema.nodes).where(schema.nodes.c.as_id == as_id)
+        await self._database.run(lambda connection: connection.execute(gone))
