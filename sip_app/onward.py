@@ -4,7 +4,11 @@ Requests to a binding use the flow it registered over (RFC 3261 section 18, RFC 
 dialled anew only to the host it came from.
 """
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from protocols.net import Flow
+from protocols.records import Condition
 from protocols.sip.dialog import DialogState
 from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
@@ -15,10 +19,27 @@ from sip_app.calls import Caller, Rejected
 from sip_app.dialogs import new_tag
 from sip_app.diversion import Diverted
 from sip_app.endpoint import SipEndpoint
+from sip_app.fork import ForkUser
+from sip_app.history import history_lines
 from sip_app.numbers import ForeignTarget, NumberPlan, number_of
 from sip_app.ports import Credentials
 from sip_app.proxy import Proxy, ProxyTarget
 from sip_app.registrar import Registrar
+
+
+class NobodyThere(Rejected):
+    """480: no phone of the number can be asked. `condition` says which forwarding that calls for."""
+
+    def __init__(self, condition: Condition, reason: str) -> None:
+        super().__init__(480, reason)
+        self.condition = condition
+
+
+class RingingCall(ForkUser, Protocol):
+    """Whoever follows what becomes of the phones: told which they are; how long they may ring, in seconds."""
+
+    contacts: Sequence[SipUri]
+    patience: float | None
 
 
 class Onward:
@@ -33,20 +54,43 @@ class Onward:
         self._credentials = credentials
         self._proxy = proxy
 
-    async def ring(self, tx: ServerTransaction, request: Request, caller: Caller, call: Diverted) -> None:
-        """An ordinary call: to every phone registered for the number."""
+    async def ring(
+        self,
+        tx: ServerTransaction,
+        request: Request,
+        caller: Caller,
+        call: Diverted,
+        ringing: RingingCall | None = None,
+    ) -> None:
+        """An ordinary call: to every phone registered for the number. `ringing` hears if none of them takes it.
+
+        Raises `Rejected`, as `NobodyThere` where forwarding may still help.
+        """
         if "proxy-require" in request.headers:
             raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
         if request.max_forwards == 0:
             raise Rejected(483)
         self._proxy.check_loop(tx, request)
-        bindings = await self._registrar.bindings(call.target)
-        if not bindings:
+        targets = await self.phones(call.target, call)
+        if not targets:
             if await self._credentials.find(call.target) is None:
                 raise Rejected(404)
-            raise Rejected(480, f"{number_of(call.target)} Is Not Registered")
+            if await self._registrar.bindings(call.target):
+                raise NobodyThere("not-reachable", f"{number_of(call.target)} Is Out Of Reach")
+            raise NobodyThere("not-registered", f"{number_of(call.target)} Is Not Registered")
+        if not still_wanted(tx):
+            return
+        self._tell(tx, request, call)
+        patience = None
+        if ringing is not None:
+            ringing.contacts = [uri for target in targets if isinstance(uri := parse_uri(target.uri), SipUri)]
+            patience = ringing.patience
+        self._proxy.forward(tx, request, caller, targets, record=True, user=ringing, patience=patience)
+
+    async def phones(self, aor: str, call: Diverted | None = None) -> list[ProxyTarget]:
+        """Every phone of a number that can be reached, best first, with the history a call to it has."""
         targets = []
-        for branch, binding in enumerate(bindings, 1):
+        for branch, binding in enumerate(await self._registrar.bindings(aor), 1):
             uri = parse_uri(binding.contact)
             flow = self._registrar.flow_of(binding)
             if not self._endpoint.transports.alive(flow):
@@ -55,18 +99,19 @@ class Onward:
                 if reached is None:
                     continue
                 flow = reached
-            lines = [*call.history_headers, *call.diversion_headers]
-            if isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
-                lines.append(("History-Info", str(entry)))
-            targets.append(ProxyTarget(binding.contact, flow, binding.path, tuple(lines)))
-        if not targets:
-            raise Rejected(480, f"{number_of(call.target)} Is Out Of Reach")
-        if not still_wanted(tx):
-            return
-        if call.here and "100rel" not in request.required:
-            forwarded = make_response(request, 181, to_tag=new_tag(), headers=call.history_headers)
-            self._endpoint.respond(tx, forwarded)
-        self._proxy.forward(tx, request, caller, targets, record=True)
+            history, diversions = (call.history, call.diversions) if call is not None else ((), ())
+            if call is not None and isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
+                history = (*history, entry)
+            targets.append(ProxyTarget(binding.contact, flow, binding.path, history, diversions))
+        return targets
+
+    def _tell(self, tx: ServerTransaction, request: Request, call: Diverted) -> None:
+        """One 181 for each diversion the caller may know of; none if it could only have reliable ones."""
+        if "100rel" not in request.required:
+            trusted = self._proxy.trusts(tx.flow)
+            for shown in call.tell:
+                lines = history_lines(shown, trusted=trusted)
+                self._endpoint.respond(tx, make_response(request, 181, to_tag=new_tag(), headers=lines))
 
     async def leave(
         self,
@@ -83,13 +128,16 @@ class Onward:
         if address is None:
             raise Rejected(404, "Host Must Be Numeric")
         self._proxy.check_loop(tx, request)
-        lines = (*call.history_headers, *call.diversion_headers) if call is not None else ()
         if target.uri.param("transport") == "tcp" and "tcp" in self._endpoint.transports.bound:
             flow = self._endpoint.transports.connect(address)
         else:
             flow = self._endpoint.transports.udp_flow(address)
+        history, diversions = (call.history, call.diversions) if call is not None else ((), ())
+        leaving = ProxyTarget(str(target.uri), flow, (), history, diversions)
         if still_wanted(tx):
-            self._proxy.forward(tx, request, caller, [ProxyTarget(str(target.uri), flow, (), lines)], record=True)
+            if call is not None:
+                self._tell(tx, request, call)
+            self._proxy.forward(tx, request, caller, [leaving], record=True)
 
     def redialled(self, flow: Flow, uri: str) -> Flow | None:
         """A new connection for a dead one: to where the peer says it listens, if that is the host it came from."""

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeGuard
 
 import structlog
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -21,27 +22,35 @@ from protocols.sip.transaction import Timers
 from protocols.sip.uri import SipUri
 from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
+from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
 from sip_app.codes import ServiceCodes
 from sip_app.dialogs import ALLOW, SUPPORTED, SUPPORTED_TEXT, Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
 from sip_app.endpoint import SipEndpoint
 from sip_app.forwarding_targets import ForwardingTargets
+from sip_app.history import history_lines
 from sip_app.identity import Identity
+from sip_app.notices import Notices
 from sip_app.numbers import (
     ForeignTarget,
+    LocalNumber,
     NumberPlan,
     ServiceCode,
     ServiceNumber,
     Target,
     TheServer,
 )
-from sip_app.onward import Onward
+from sip_app.onward import Onward, RingingCall
 from sip_app.ports import Ports, Reconfigurable
 from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
 from sip_app.registrar import Registrar
 from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
+from sip_app.subscriptions import Notifier, Subscription
 from sip_app.transport import Transports
+
+if TYPE_CHECKING:
+    from sip_app.broadcast.messages import Messages
 
 CAPABILITIES = (("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", SUPPORTED_TEXT))
 
@@ -72,7 +81,7 @@ class ApplicationServer:
         sip = config.sip
         own_hosts = {sip.bind, sip.advertised_host or sip.bind, *sip.also_bind, *sip.also_advertised}
         self._plan = NumberPlan(config, own_hosts)
-        self._diversion = DiversionStep(ports.diversions, self._plan)
+        self._diversion = DiversionStep(config, ports.diversions, self._plan)
         self._targets = ForwardingTargets(self._plan, ports.credentials)
         self._codes = ServiceCodes(
             self._plan,
@@ -82,6 +91,8 @@ class ApplicationServer:
             service,
             config.sip.advertised_host or config.sip.bind,
         )
+        self.notifier = Notifier(self.endpoint, config)
+        self.messages: Messages | None = None
         self._merging: dict[tuple[str, str, int], ServerTransaction] = {}
 
     async def start(self) -> None:
@@ -93,12 +104,15 @@ class ApplicationServer:
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
         self._onward = Onward(self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy)
+        notices = Notices(self.endpoint, self._onward)
+        self._path = CallPath(self.endpoint, self._diversion, self._targets, notices, self._place)
         await self.endpoint.start()
         self._own_ports = {address.port for _, address in self.addresses}
         log.info("server.started", addresses=[f"{name}:{address}" for name, address in self.addresses])
 
     async def stop(self) -> None:
         """End our calls with BYE, within a bounded time, and close the sockets."""
+        await self.notifier.stop()
         await self.endpoint.stop()
 
     def reconfigure(self, config: Config) -> None:
@@ -108,8 +122,12 @@ class ApplicationServer:
         """
         self._config = config
         parts: list[Reconfigurable] = [self._admission, self.endpoint, self.registrar, self._plan, self._identity]
+        parts.append(self._diversion)
         for part in parts:
             part.reconfigure(config)
+        self.notifier.reconfigure(config)
+        if self.messages is not None:
+            self.messages.reconfigure(config)
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:
@@ -134,6 +152,8 @@ class ApplicationServer:
                 dialog.receive(tx, admitted.request, flow)
             else:
                 endpoint.serve(tx, request, self._from_elsewhere(tx, admitted, dialog))
+        elif (subscription := self.notifier.find(incoming_id(request))) is not None:
+            endpoint.serve(tx, request, self._in_subscription(tx, admitted, subscription))
         elif (call := endpoint.early.get(incoming_id(request))) is not None:
             call.receive(tx, admitted.request)
         else:
@@ -145,6 +165,14 @@ class ApplicationServer:
         if caller.aor != self._plan.aor(NameAddr.parse(dialog.state.remote_uri).uri):
             raise Rejected(403)
         dialog.receive(tx, admitted.request, admitted.flow)
+
+    async def _in_subscription(self, tx: ServerTransaction, admitted: Admitted, subscription: Subscription) -> None:
+        """A request of a subscription's dialog; from an address it never used, its sender must prove who it is."""
+        if not admitted.trusted and admitted.flow.remote.host != subscription.state.flow.remote.host:
+            caller = await self._identity.identify(admitted)
+            if caller.aor != subscription.watcher.aor:
+                raise Rejected(403)
+        self.notifier.refresh(tx, admitted.request, subscription, admitted.flow)
 
     async def _serve_in_dialog(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """A request of a dialog between others: only where our Record-Route says so (RFC 3261 section 16.12)."""
@@ -175,7 +203,8 @@ class ApplicationServer:
     async def _serve(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """Routes, identity, number analysis."""
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
-        target = self._plan.analyse(request.parsed_uri)
+        home = self._plan.home(request)
+        target = self._plan.analyse(request.parsed_uri, home)
         if request.method == "OPTIONS":
             if isinstance(target, ForeignTarget):
                 raise Rejected(403, "Foreign Domain")
@@ -187,6 +216,14 @@ class ApplicationServer:
             raise Rejected(403, "Not A Relay")
         if request.method == "REGISTER":
             await self._register(tx, replace(admitted, request=request), caller, target)
+        elif request.method == "SUBSCRIBE" and self._notifies(target, request):
+            self._check_merged(tx, request)
+            if not self._plan.may_reach(caller.aor, target.aor):
+                raise Rejected(403, "Another Domain")
+            event = self.notifier.event_of(request)
+            await self.notifier.subscribe(tx, request, caller, target.aor, event, admitted.flow)
+        elif request.method == "MESSAGE" and self._takes_message(request, caller, target):
+            self.endpoint.respond(tx, make_response(request, 202, to_tag=new_tag()))
         elif isinstance(target, TheServer):
             raise Rejected(404)
         elif isinstance(target, ForeignTarget):
@@ -196,12 +233,27 @@ class ApplicationServer:
         else:
             await self._call(tx, request, caller, target.aor, trusted=admitted.trusted)
 
+    def _notifies(self, target: Target, request: Request) -> TypeGuard[LocalNumber]:
+        """True for a state of a local number that is kept here; others are asked of its phones."""
+        if not self.notifier.packages or isinstance(target, ForeignTarget):
+            return False
+        known = self.notifier.event_of(request).package in self.notifier.packages
+        if not isinstance(target, LocalNumber):
+            raise Rejected(404) if known else self.notifier.bad_event()
+        return known
+
+    def _takes_message(self, request: Request, caller: Caller, target: Target) -> bool:
+        """True for a MESSAGE within a broadcast, which is thereby taken; others go to the number's phones."""
+        if self.messages is None or not isinstance(target, LocalNumber | ServiceNumber):
+            return False
+        return self.messages.outside(request, caller, target.aor, service_number=isinstance(target, ServiceNumber))
+
     async def _register(self, tx: ServerTransaction, admitted: Admitted, caller: Caller, target: Target) -> None:
         request = admitted.request
         if isinstance(target, ForeignTarget):
             raise Rejected(403, "Not Our Domain")
         _check_required(request)
-        aor = self._plan.aor(request.to.uri)
+        aor = self._plan.aor(request.to.uri, self._plan.home(request))
         if aor is None:
             raise Rejected(404)
         if admitted.trusted and await self._ports.credentials.find(aor) is None:
@@ -215,17 +267,32 @@ class ApplicationServer:
         """Diversion, then the service or the phones of whoever is left."""
         call = arrived(request, dialled, self._plan, trusted=trusted)
         if request.method == "INVITE":
-            call = await self._diversion.resolve(call)
+            await self._path.begin(tx, request, caller, call)
+        else:
+            await self._place(tx, request, caller, call)
+
+    async def _place(
+        self,
+        tx: ServerTransaction,
+        request: Request,
+        caller: Caller,
+        call: Diverted,
+        ringing: RingingCall | None = None,
+    ) -> None:
+        """A call where its diversions led."""
+        sources = (caller.aor, call.diverted_by or caller.aor)
+        if not all(self._plan.may_reach(source, call.target) for source in sources):
+            raise Rejected(403, "Calls To Other Domains Are Not Allowed")
         if self._plan.is_service(call.target):
             await self._as_callee(tx, request, caller, ServiceNumber(call.target), call)
             return
         if not caller.authenticated:
             raise self._identity.challenged(request, caller.client_address.host)
-        if "@" in call.target and not call.target.endswith(f"@{self._plan.domain}"):
+        if not self._plan.local(call.target):
             user, _, host = call.target.partition("@")
             await self._onward.leave(tx, request, caller, ForeignTarget(SipUri(host, user), call.target), call)
             return
-        await self._onward.ring(tx, request, caller, call)
+        await self._onward.ring(tx, request, caller, call, ringing)
 
     async def _as_callee(
         self,
@@ -242,24 +309,29 @@ class ApplicationServer:
         _check_body(request)
         if not request.contacts:
             raise Rejected(400, "Missing Contact")
+        channel = diverted.diverted_by if diverted is not None else None
+        if not caller.authenticated and not await self._welcome(channel):
+            raise self._identity.challenged(request, caller.client_address.host)
         self._check_merged(tx, request)
         if tx.state != "proceeding":
             return
-        channel = diverted.diverted_by if diverted is not None else None
-        if not caller.authenticated and channel is None:
-            raise self._identity.challenged(request, caller.client_address.host)
-        call = IncomingCall(self.endpoint, tx, request, caller, channel)
+        service = target.aor if isinstance(target, ServiceNumber) else ""
+        call = IncomingCall(self.endpoint, tx, request, caller, channel, service)
         if isinstance(target, ServiceCode):
             await self._codes.serve(call, target.text)
             return
-        if diverted is not None and diverted.here:
-            await call.progress(181, headers=diverted.history_headers)
+        for shown in diverted.tell if diverted is not None else ():
+            await call.progress(181, headers=history_lines(shown, trusted=self._proxy.trusts(tx.flow)))
         if self._service is None:
             raise Rejected(503, "No Broadcast Service")
         if channel is None:
             await self._service.go_live(call)
         else:
             await self._service.watch(call, channel)
+
+    async def _welcome(self, channel: str | None) -> bool:
+        """True if strangers may watch the channel their call was diverted by."""
+        return channel is not None and self._service is not None and await self._service.open_to_guests(channel)
 
     def _check_merged(self, tx: ServerTransaction, request: Request) -> None:
         """The same request by another way (RFC 3261 section 8.2.2.2)."""

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from provisioning.config.events import EventsConfig, MessagesConfig
+from provisioning.config.diversion import DiversionConfig, XcapConfig
 from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
 from provisioning.config.operations import OperationsConfig
 from provisioning.config.section import Section
@@ -38,10 +40,13 @@ __all__ = [
     "ChannelsConfig",
     "Config",
     "ControlConfig",
+    "DiversionConfig",
     "DnsConfig",
     "DomainConfig",
+    "EventsConfig",
     "LogConfig",
     "MediaConfig",
+    "MessagesConfig",
     "OperationsConfig",
     "RelayConfig",
     "Section",
@@ -53,6 +58,7 @@ __all__ = [
     "TerminalConfig",
     "TlsConfig",
     "WebSocketConfig",
+    "XcapConfig",
     "sample_password",
     "service_policies",
 ]
@@ -212,9 +218,13 @@ class Config(Section):
     media: MediaConfig = MediaConfig()
     relay: RelayConfig = RelayConfig()
     control: ControlConfig = ControlConfig()
+    events: EventsConfig = EventsConfig()
+    messages: MessagesConfig = MessagesConfig()
     store: StoreConfig = StoreConfig()
     log: LogConfig = LogConfig()
     operations: OperationsConfig = OperationsConfig()
+    diversion: DiversionConfig = DiversionConfig()
+    xcap: XcapConfig = XcapConfig()
     subscribers: tuple[SubscriberSeed, ...] = Field(default_factory=_sample_subscribers)
     """Accounts made at start when absent. Not given: the samples 1001-1009 with password
     `dialcast-<number>`, for loopback only; `[]` for none."""
