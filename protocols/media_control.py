@@ -38,7 +38,7 @@ def parse(body: bytes) -> Literal["picture", "error", "other"]:
         root = etree.fromstring(body, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise MediaControlError("not well-formed XML") from error
-    if root.getroottree().docinfo.doctype or root.getroottree().docinfo.internalDTD is not None:
+    if root.getroottree().docinfo.internalDTD is not None:
         raise MediaControlError("a document type is not taken")
     names = [etree.QName(element).localname for element in root.iter(etree.Element)]
     if names[0] != "media_control":

@@ -29,6 +29,9 @@ METHODS = frozenset(
 
 CONNECTIONS = Gauge("dialcast_sip_connections", "Connections that stand or are being made", ["transport"])
 LIMITED = Counter("dialcast_sip_limited_total", "Requests, messages or connections refused by a limit", ["limit"])
+SUBSCRIPTIONS = Gauge("dialcast_subscriptions", "Subscriptions that stand", ["package"])
+NOTIFICATIONS = Counter("dialcast_notifications_total", "NOTIFY requests sent, without retransmissions", ["package"])
+TEXTS = Counter("dialcast_group_messages_total", "Text messages taken within broadcasts", ["kind"])
 
 
 class Tally(Collector):

@@ -148,8 +148,13 @@ class MediaPhone(Phone):
     def leave(self) -> None:
         """From now on agree to everything, also to what was asked while it was dead."""
         self.leaving = True
+        self.release()
+
+    def release(self) -> None:
+        """Agree to all that went unanswered."""
         for tx in self._unanswered:
             self.respond(tx, 200)
+        self._unanswered.clear()
 
     def offer(self, *, ice: bool = False, codec: str = "PCMU", direction: str = "sendrecv", version: int = 1) -> bytes:
         """The offer of audio in this codec, and video."""
