@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dialcast.live import live_app
+from provisioning.channel_cli import channel_app
 from provisioning.cli import config_app, subscriber_app
 from provisioning.config import Config
 from provisioning.loader import ConfigError, load_config
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(subscriber_app, name="subscriber")
+app.add_typer(channel_app, name="channel")
 app.add_typer(live_app, name="live")
 ConfigFile = Annotated[
     Path | None,

@@ -45,7 +45,9 @@ def make_subscriber(config: Config, number: str, password: str, display_name: st
     Raises SubscriberError for a domain not served here and for a password that cannot be one.
     """
     if not password or not password.isprintable() or len(password) > MAX_PASSWORD_LENGTH:
-        raise SubscriberError(f"{_shown(number, config)}: a password is 1 to {MAX_PASSWORD_LENGTH} printable characters")
+        raise SubscriberError(
+            f"{_shown(number, config)}: a password is 1 to {MAX_PASSWORD_LENGTH} printable characters"
+        )
     aor = address_of_record(number, config)
     number, _, name = aor.partition("@")
     realm = realms(config).get(name)

@@ -84,6 +84,9 @@ Realm = Annotated[
 ]
 Number = Annotated[str, matching(r"[0-9]{1,20}", "1 to 20 digits")]
 Pin = Annotated[SecretStr, AfterValidator(_pin)]
+Account = Annotated[
+    str, matching(r"[0-9]{1,20}(@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)?", "1 to 20 digits, or NUMBER@DOMAIN")
+]
 ServiceCode = Annotated[str, matching(r"[0-9]{2,3}", "2 or 3 digits")]
 DisplayName = Annotated[
     str, StringConstraints(max_length=100), matching(r"[^\x00-\x1f\x7f]*", "text without control characters")

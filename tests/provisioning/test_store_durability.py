@@ -224,7 +224,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     async def nothing(database: Database) -> None: ...
 
     with_database(tmp_path / "db", newer)
-    with pytest.raises(StoreError, match="schema 99, this dialcast knows [0-9]+: upgrade"):
+    with pytest.raises(StoreError, match=r"schema 99, this dialcast knows [0-9]+: upgrade"):
         with_database(tmp_path / "db", nothing)
 
 

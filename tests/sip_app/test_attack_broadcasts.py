@@ -113,7 +113,9 @@ def service(policy: dict[str, Any] | None = None, **settings: Any) -> tuple[Broa
             "relay": {"leg_timeout": 0.02},
         }
     )
-    ports: Any = SimpleNamespace(broadcasts=Anything(), diversions=Anything(), dialogs=Anything(), channels=None, credentials=None)
+    ports: Any = SimpleNamespace(
+        broadcasts=Anything(), diversions=Anything(), dialogs=Anything(), channels=None, credentials=None
+    )
     link: Any = FakeLink()
     made = Broadcasting(config, ports, link, "as")
     return BroadcastCalls(made), made

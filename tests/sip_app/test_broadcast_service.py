@@ -139,7 +139,9 @@ def test_dialling_again_after_the_phone_died_unnoticed_takes_over(tmp_path: Path
 
 def test_by_policy_the_second_call_takes_over_and_the_viewers_stay(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with broadcasting(tmp_path, config={"services": [{"number": "8888", "second_attempt": "takeover"}]}) as world:
+        async with broadcasting(
+            tmp_path, config={"services": [{"number": "8888", "second_attempt": "takeover"}]}
+        ) as world:
             first, _ = await world.broadcaster()
             viewer, _ = await world.viewer("1002")
             second = await world.phone(BROADCASTER)
