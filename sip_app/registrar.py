@@ -46,7 +46,7 @@ class Registrar:
         self._process = process
         self._clock = clock
         self.observers: list[Callable[[str], None]] = []
-        """Called with the address of record whose phones came or went; must not block or raise."""
+        """Called with the address of record whose phones came, went or stay for another time; must not block or raise."""
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def reconfigure(self, config: Config) -> None:
@@ -102,9 +102,9 @@ class Registrar:
             if len(kept) > self._config.max_bindings:
                 raise Rejected(403, "Too Many Contacts")
             await self._location.replace(aor, put, drop)
+            for changed in self.observers:
+                changed(aor)
             if drop or any(binding.contact not in current for binding in put):
-                for changed in self.observers:
-                    changed(aor)
                 log.info("registrar.bound", aor=aor, bound=len(put), dropped=len(drop), peer=str(admitted.client))
             for gone in drop:
                 current.pop(gone, None)

@@ -172,9 +172,7 @@ def _watches(group: LiveGroup, caller: str) -> bool:
 
 def _users(group: LiveGroup) -> dict[str, User]:
     number, _, domain = group.channel.partition("@")
-    status: Literal["connected", "disconnected"] = (
-        "connected" if group.state == "live" and group.source is not None else "disconnected"
-    )
+    there = group.state == "live" and group.source is not None
     source = Endpoint(
         f"sip:{group.channel};leg={group.leg_id}", group.opened_at, "connected" if there else "disconnected"
     )

@@ -58,7 +58,7 @@ class Liveness:
             self._run_out[aor] = again
 
     def registration_changed(self, aor: str) -> None:
-        """A phone of this number came or went, or its time ran out."""
+        """A phone of this number came, went or stays for another time, or its time ran out."""
         if self.notifier.following(PRESENCE, aor):
             self.notifier.endpoint.spawn(self._tell_registration(aor))
         else:
