@@ -15,7 +15,7 @@ import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from provisioning.config import Config, Section, SubscriberSeed
+from provisioning.config import Config, Section
 
 SAMPLE_FILE = Path(__file__).with_name("sample.yaml")
 REFERENCE_FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -59,11 +59,10 @@ def reference_page() -> str:
         "## Top keys",
         "",
         *_table(Config),
-        "",
-        "Each entry of `subscribers`:",
-        "",
-        *_table(SubscriberSeed),
     ]
+    for name, field in Config.model_fields.items():
+        if entry := _entry(field):
+            lines += ["", f"Each entry of `{name}`. {_flat(entry.__doc__)}", "", *_table(entry)]
     for name, field in Config.model_fields.items():
         if section := _section(field):
             lines += ["", f"## {name}", "", _flat(section.__doc__), "", *_table(section)]
@@ -81,6 +80,13 @@ def _table(section: type[Section]) -> Iterator[str]:
 
 def _section(field: FieldInfo) -> type[Section] | None:
     kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _entry(field: FieldInfo) -> type[Section] | None:
+    """What a list of groups consists of; None for any other field."""
+    arguments = get_args(field.annotation)
+    kind = arguments[0] if get_origin(field.annotation) is tuple else None
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 

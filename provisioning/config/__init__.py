@@ -12,8 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from provisioning.config.events import EventsConfig, MessagesConfig
+from provisioning.config.announcements import AnnouncementsConfig
 from provisioning.config.diversion import DiversionConfig, XcapConfig
+from provisioning.config.events import EventsConfig, MessagesConfig
 from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
 from provisioning.config.operations import OperationsConfig
 from provisioning.config.section import Section
@@ -37,6 +38,7 @@ from provisioning.value_types import (
 __all__ = [
     "OPERATOR_SOCKET",
     "SAMPLE_NUMBERS",
+    "AnnouncementsConfig",
     "ChannelsConfig",
     "Config",
     "ControlConfig",
@@ -203,7 +205,8 @@ class Config(Section):
     """Let numbers of one domain call, watch and forward to those of another. Off keeps customers apart;
     `sip.allow_targets` can still open single targets."""
     services: Services = Field(default_factory=lambda: (ServicePolicy(number="8888"),))
-    """Service numbers, each with its policy. Not given: 8888, with the defaults below."""
+    """Service numbers, each with its policy. Not given: 8888, with the defaults below. The
+    reference explains the keys of an entry."""
     data_dir: Path | None = None
     """Directory (made with mode 0700) of the database and the control socket; null is ./dialcast-data."""
     as_id: Identifier | None = None
@@ -215,6 +218,7 @@ class Config(Section):
     dns: DnsConfig = DnsConfig()
     service: ServiceConfig = ServiceConfig()
     channels: ChannelsConfig = ChannelsConfig()
+    announcements: AnnouncementsConfig = AnnouncementsConfig()
     media: MediaConfig = MediaConfig()
     relay: RelayConfig = RelayConfig()
     control: ControlConfig = ControlConfig()

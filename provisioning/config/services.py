@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class ServicePolicy(Section):
-    """A service number: dialling it means going live, under these rules. They hold for a broadcast until its end,
-    restarts and takeovers included."""
+    """A service number: dialling it means going live, under these rules. A broadcast keeps them until its end; a
+    restart of the server applies them anew."""
 
     number: Number
     """The number dialled to go live; calls to whoever is live are forwarded to it."""
@@ -26,7 +26,7 @@ class ServicePolicy(Section):
     viewers: Literal["everyone", "authenticated", "subscribers", "listed"] = "authenticated"
     """Who may watch. `everyone`: strangers too, which opens the relay's bandwidth to them; `authenticated`:
     whoever has an account here or is vouched for by a trusted peer; `subscribers`: accounts here only;
-    `listed`: only those the broadcaster's own list names."""
+    `listed`: only those the broadcaster's own list names, or who know the PIN."""
     pin: Pin | None = None
     """Digits every viewer is asked for who is not on the broadcaster's list; a PIN of the broadcaster's own
     takes its place."""
