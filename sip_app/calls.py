@@ -14,8 +14,19 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.invite import InviteEvent, ProvisionalAcknowledged, ProvisionalTimeout
 from protocols.sip.message import Request, make_response
-from sip_app.dialogs import ALLOW, SUPPORTED_TEXT, Dialog, DialogHandler, HeaderList, Rejected, new_tag, session_of
+from sip_app.capabilities import (
+    ALLOW,
+    CAPABILITIES,
+    SUPPORTED_TEXT,
+    HeaderList,
+    Rejected,
+    check_required,
+    not_allowed,
+    offer_in,
+)
+from sip_app.dialogs import Dialog, DialogHandler, new_tag
 from sip_app.invite_server import InviteServer
+from sip_app.session import retry_after, session_of
 
 if TYPE_CHECKING:
     from sip_app.endpoint import SipEndpoint
@@ -82,10 +93,11 @@ class IncomingCall:
         diverted_by: str | None = None,
         service: str = "",
     ) -> None:
+        self._session, self._timer_headers = session_of(request, endpoint.session_expires, endpoint.min_se)
         self.request = request
         self.flow = tx.flow
         self.caller = caller
-        self.offer = request.body
+        self.offer = offer_in(request)
         self.diverted_by = diverted_by
         self.service = service
         self.ended = asyncio.Event()
@@ -95,6 +107,8 @@ class IncomingCall:
         endpoint.calls[tx] = self
         self._dialog: Dialog | None = None
         self._pracks: dict[int, asyncio.Future[None]] = {}
+        self._sdp = b""
+        self._updated: Request | None = None
         self._answered = False
 
     @property
@@ -129,6 +143,9 @@ class IncomingCall:
         self._check()
         invite = self._server.invite
         reliable = invite.must_be_reliable or (reliable and invite.can_be_reliable)
+        if reliable and not (self.offer or body):
+            return  # the first reliable answer to an INVITE without an offer must bring ours (RFC 3262 section 5)
+        self._sdp = body or self._sdp
         self._endpoint.early[self.id] = self
         response = invite.provisional(
             self._endpoint.loop.time(),
@@ -164,12 +181,16 @@ class IncomingCall:
         contact = contact or endpoint.contact(self.flow)
         try:
             state = uas_dialog(self.request, self.local_tag, contact, self.flow)
-            timer, timer_headers = session_of(self.request, endpoint.session_expires, endpoint.min_se)
         except SipParseError as error:
             raise Rejected(400, f"Bad Request ({error})") from error
-        interval, we_refresh = timer or (0, False)
+        if self._updated is not None:
+            state = state.received(self._updated)
+        interval, we_refresh = self._session
         state = replace(state, app=dict(app or {}), session_interval=interval, session_we_refresh=we_refresh)
         dialog = Dialog(endpoint, state, self._server)
+        dialog.sdp = body or self._sdp
+        if we_refresh and dialog.sdp and "UPDATE" not in self.request.allowed:
+            dialog.session.keep(dialog.sdp)
         await endpoint.save(dialog)
         if self.cancelled or self._answered:  # meanwhile it was given up, or refused by the service
             endpoint.forget(dialog)
@@ -178,11 +199,13 @@ class IncomingCall:
         self._dialog = dialog
         endpoint.dialogs[state.id] = dialog
         endpoint.early.pop(self.id, None)
-        lines = [("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED_TEXT), *timer_headers, *headers]
+        lines = [("Contact", contact), ("Allow", ALLOW), ("Supported", SUPPORTED_TEXT), *self._timer_headers, *headers]
         content_type = "application/sdp" if body else None
         self._server.invite.accept(endpoint.loop.time(), headers=lines, body=body, content_type=content_type)
+        if body and not self.offer:
+            dialog.session.offered()
         self._server.flush()
-        dialog.watch_session()
+        dialog.session.watch()
         return dialog
 
     def reject(self, status: int, reason: str | None = None, headers: HeaderList = ()) -> None:
@@ -223,22 +246,28 @@ class IncomingCall:
 
     def receive(self, tx: ServerTransaction, request: Request) -> None:
         """A request within the early dialog: PRACK, BYE; nothing else may change what is not answered yet."""
-        respond = self._endpoint.respond
-        if request.method == "PRACK":
-            try:
-                known = self._server.receive_prack(request)
-            except SipParseError:
-                respond(tx, make_response(request, 400))
-                return
-            respond(tx, make_response(request, 200 if known else 481))
-            self._server.flush()
-        elif request.method == "BYE":
+        respond, method = self._endpoint.respond, request.method
+        if method == "PRACK":
+            self._server.answer_prack(tx, request)
+        elif method == "BYE":
             respond(tx, make_response(request, 200))
             self.cancel()
-        elif request.method == "OPTIONS":
-            respond(tx, make_response(request, 200, headers=(("Allow", ALLOW),)))
+        elif method == "OPTIONS":
+            respond(tx, make_response(request, 200, headers=CAPABILITIES))
+        elif method == "UPDATE":
+            self._endpoint.serve(tx, request, self._update(tx, request))
         else:
-            respond(tx, make_response(request, 491))
+            self._endpoint.reject(tx, request, retry_after() if method == "INVITE" else not_allowed(method))
+
+    async def _update(self, tx: ServerTransaction, request: Request) -> None:
+        """A new target or a sign of life; an offer must wait until the INVITE's is answered (RFC 3311 section 5.2)."""
+        check_required(request)
+        known = self._updated or self.request
+        if offer_in(request) or request.cseq.number <= known.cseq.number:
+            raise retry_after()
+        self._updated = request
+        contact = ("Contact", self._endpoint.contact(self.flow))
+        self._endpoint.respond(tx, make_response(request, 200, headers=(contact, *CAPABILITIES)))
 
     def _on_event(self, event: InviteEvent) -> None:
         if isinstance(event, ProvisionalAcknowledged):

@@ -1,8 +1,11 @@
-"""A call that was answered 200: requests within its dialog, both ways (RFC 3261 sections 12.2, 14, 15; RFC 4028)."""
+"""A call that was answered 200: requests within its dialog, both ways (RFC 3261 sections 12.2 and 15).
+
+What changes or refreshes its session is in `session`.
+"""
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,21 +13,37 @@ import structlog
 
 from protocols.net import Flow
 from protocols.sip.dialog import DialogState
-from protocols.sip.errors import BadRequest
 from protocols.sip.events import ServerTransaction
 from protocols.sip.invite import Acknowledged, AckTimeout, InviteEvent
 from protocols.sip.message import Request, Response, make_response
-from protocols.sip.session_timer import agree, deadline
+from sip_app.capabilities import (
+    ALLOW,
+    CAPABILITIES,
+    METHODS,
+    SUPPORTED,
+    SUPPORTED_TEXT,
+    HeaderList,
+    Rejected,
+    not_allowed,
+)
 from sip_app.invite_server import InviteServer
+from sip_app.session import CallSession
 
 if TYPE_CHECKING:
     from sip_app.endpoint import SipEndpoint
 
-HeaderList = Sequence[tuple[str, str]]
-METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
-ALLOW = ", ".join(METHODS)
-SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo"))
-SUPPORTED_TEXT = "100rel, timer, path, histinfo"
+__all__ = [
+    "ALLOW",
+    "METHODS",
+    "SUPPORTED",
+    "SUPPORTED_TEXT",
+    "Dialog",
+    "DialogHandler",
+    "HeaderList",
+    "Rejected",
+    "new_tag",
+]
+
 ACK_PATIENCE = 2.0
 """Seconds a BYE of ours waits for the ACK, before which RFC 3261 section 15 forbids it."""
 RESTORED_CSEQ_GAP = 10_000
@@ -38,31 +57,15 @@ def new_tag() -> str:
     return secrets.token_hex(8)
 
 
-class Rejected(Exception):
-    """A request is refused: the status, phrase, header fields and (in INFO) body of the answer."""
-
-    def __init__(
-        self,
-        status: int,
-        reason: str | None = None,
-        headers: HeaderList = (),
-        *,
-        body: bytes = b"",
-        content_type: str | None = None,
-    ) -> None:
-        super().__init__(f"{status} {reason or ''}".rstrip())
-        self.status = status
-        self.reason = reason
-        self.headers = headers
-        self.body = body
-        self.content_type = content_type
-
-
 class DialogHandler(Protocol):
     """What a service answers to events inside its dialog."""
 
     async def on_reinvite(self, offer: bytes) -> bytes:
         """The SDP answer to a re-INVITE or UPDATE (an empty offer asks for ours); raises `Rejected`."""
+        ...
+
+    async def on_answer(self, answer: bytes) -> None:
+        """The SDP answer to an offer of ours, which the ACK or a 2xx to our re-INVITE brought; raises `Rejected`."""
         ...
 
     async def on_info(self, request: Request) -> None:
@@ -74,7 +77,7 @@ class DialogHandler(Protocol):
         ...
 
     def on_ended(self, cause: str) -> None:
-        """The dialog is over: "bye" (by the peer), "local" (by us), "ack-timeout", "session-expired"."""
+        """The dialog is over: "bye" (by the peer), "local" (by us), "ack-timeout", "no-answer", "session-expired"."""
         ...
 
 
@@ -82,7 +85,8 @@ class Dialog:
     """A dialog in which we sent the 200: the service's handle on a running call.
 
     `acked` is set by the ACK, or by the end, so that nobody waits for ever; `ended` when the call is over, `end_cause`
-    saying why (see `DialogHandler.on_ended`). `app` is what the service stored with it.
+    saying why (see `DialogHandler.on_ended`). `app` is what the service stored with it, `sdp` what the peer last had
+    from us, `session` its rules for both.
     """
 
     def __init__(self, endpoint: "SipEndpoint", state: DialogState, invite: InviteServer | None) -> None:
@@ -96,17 +100,26 @@ class Dialog:
         self._endpoint = endpoint
         self._invite = invite
         self._bye: asyncio.Task[None] | None = None
-        self._session: asyncio.TimerHandle | None = None
-        self._reinviting = False
+        self.sdp = b""
+        self.session = CallSession(self, endpoint)
         if invite is None:
             self.state = replace(state, local_cseq=state.local_cseq + RESTORED_CSEQ_GAP)
             self.acked.set()
-            self.watch_session()
+            self.session.watch()
 
     def __repr__(self) -> str:
         return f"<Dialog {self.state.call_id} {self.end_cause or 'running'}>"
 
     # What the service asks for
+
+    async def remember(self, app: Mapping[str, str]) -> None:
+        """Store something else with the call than it was answered with; durable on return, unless the call is over."""
+        self.app = dict(app)
+        self.state = replace(self.state, app=dict(app))
+        if not self.ended.is_set():
+            await self._endpoint.save(self)
+            if self.ended.is_set():
+                self._endpoint.forget(self)
 
     async def bye(self, reason: str | None = None) -> None:
         """End the call: BYE with this Reason header value; waits for its answer or timeout. Idempotent."""
@@ -120,14 +133,14 @@ class Dialog:
         """OPTIONS in the dialog; False when the peer no longer knows it or does not answer within `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                response = await self._request("OPTIONS", headers=(("Accept", "application/sdp"),))
+                response = await self.request("OPTIONS", headers=(("Accept", "application/sdp"),))
         except TimeoutError:
             return False
         return response.status not in (408, 481, 503)
 
     async def ask(self, method: str, body: bytes, content_type: str) -> Response:
         """INFO or MESSAGE in the dialog; the final response (408 when nobody answers)."""
-        return await self._request(method, body=body, content_type=content_type)
+        return await self.request(method, body=body, content_type=content_type)
 
     async def _send_bye(self, reason: str | None, cause: str) -> None:
         if not self.acked.is_set():
@@ -137,7 +150,7 @@ class Dialog:
                 log.debug("dialog.bye_without_ack", call_id=self.state.call_id)
         if self.ended.is_set():
             return
-        await self._request("BYE", headers=(("Reason", reason),) if reason else ())
+        await self.request("BYE", headers=(("Reason", reason),) if reason else ())
         self._finish(cause)
 
     def end_by_server(self, cause: str, reason: str) -> None:
@@ -145,9 +158,10 @@ class Dialog:
         if self._bye is None and not self.ended.is_set():
             self._bye = asyncio.create_task(self._send_bye(reason, cause))
 
-    async def _request(
+    async def request(
         self, method: str, *, headers: HeaderList = (), body: bytes = b"", content_type: str | None = None
     ) -> Response:
+        """Any request but INVITE in the dialog; its final response (408 when nobody answers)."""
         self.state, request = self.state.request(method, headers=headers, body=body, content_type=content_type)
         return await self._endpoint.request(request, await self._endpoint.reach(self.state))
 
@@ -157,39 +171,12 @@ class Dialog:
         self.end_cause = cause
         if self._invite is not None:
             self._invite.stop()
-        if self._session is not None:
-            self._session.cancel()
+        self.session.stop()
         self.ended.set()
         self.acked.set()
         self._endpoint.forget(self)
         if self.handler is not None:
             self.handler.on_ended(cause)
-
-    # Session timer
-
-    def watch_session(self) -> None:
-        """Start the session timer anew: the session was agreed, or refreshed, just now."""
-        if self._session is not None:
-            self._session.cancel()
-        if self.state.session_interval:
-            loop = self._endpoint.loop
-            at = deadline(self.state.session_interval, self.state.session_we_refresh, loop.time())
-            self._session = loop.call_at(at, self._session_due)
-
-    def _session_due(self) -> None:
-        if self.state.session_we_refresh:
-            self._endpoint.spawn(self._refresh())
-        else:
-            self.end_by_server("session-expired", 'SIP;cause=408;text="Session expired"')
-
-    async def _refresh(self) -> None:
-        interval = self.state.session_interval
-        headers = (("Supported", "timer"), ("Session-Expires", f"{interval};refresher=uac"), ("Min-SE", str(interval)))
-        response = await self._request("UPDATE", headers=headers)
-        if response.status in (408, 481):
-            self.end_by_server("session-expired", 'SIP;cause=408;text="Session expired"')
-        elif not self.ended.is_set():
-            self.watch_session()
 
     # What the peer sends
 
@@ -197,8 +184,10 @@ class Dialog:
         """What became of the INVITE's 200."""
         if isinstance(event, Acknowledged):
             self.acked.set()
+            self.session.acknowledged(event.request)
         elif isinstance(event, AckTimeout):
             self.acked.set()
+            self.session.acknowledged(None)
             self.end_by_server("ack-timeout", 'SIP;cause=408;text="No ACK"')
 
     def receive_ack(self, request: Request) -> None:
@@ -210,10 +199,10 @@ class Dialog:
         """A request of the peer, known to be from it."""
         respond, method = self._endpoint.respond, request.method
         if method == "PRACK":
-            known = self._invite is not None and self._invite.receive_prack(request)
-            respond(tx, make_response(request, 200 if known else 481))
             if self._invite is not None:
-                self._invite.flush()
+                self._invite.answer_prack(tx, request)
+            else:
+                respond(tx, make_response(request, 481))
             return
         if not self.state.accepts(request):
             respond(tx, make_response(request, 500, "CSeq Out Of Order"))
@@ -221,15 +210,17 @@ class Dialog:
         self.state = self.state.received(request)
         if flow != self.state.flow:
             self.state = self.state.on_flow(flow)
-        if method == "BYE":
+        if unknown := request.required - SUPPORTED:
+            respond(tx, make_response(request, 420, headers=(("Unsupported", ", ".join(sorted(unknown))),)))
+        elif method == "BYE":
             respond(tx, make_response(request, 200))
             self._finish("bye")
         elif method == "OPTIONS":
-            respond(tx, make_response(request, 200, headers=(("Allow", ALLOW), ("Supported", SUPPORTED_TEXT))))
+            respond(tx, make_response(request, 200, headers=CAPABILITIES))
         elif method in ("INVITE", "UPDATE", "INFO", "MESSAGE"):
             self._endpoint.serve(tx, request, self._serve(tx, request))
         else:
-            respond(tx, make_response(request, 405, headers=(("Allow", ALLOW),)))
+            self._endpoint.reject(tx, request, not_allowed(method))
 
     async def _serve(self, tx: ServerTransaction, request: Request) -> None:
         if request.method == "INFO":
@@ -245,55 +236,9 @@ class Dialog:
             await self.handler.on_message(request)
             self._endpoint.respond(tx, make_response(request, 202))
             return
-        if self._reinviting:
-            raise Rejected(491)
-        self._reinviting = True
-        try:
-            await self._renegotiate(tx, request)
-        finally:
-            self._reinviting = False
+        await self.session.serve(tx, request, self._reinvited)
 
-    async def _renegotiate(self, tx: ServerTransaction, request: Request) -> None:
-        answer = b""
-        headers = [("Contact", self.state.local_target), ("Allow", ALLOW), ("Supported", SUPPORTED_TEXT)]
-        headers += self._refreshed_session(request)
-        if request.method == "INVITE" or request.body:
-            if request.body and request.content_type != "application/sdp":
-                raise Rejected(415, headers=(("Accept", "application/sdp"),))
-            if self.handler is None:
-                raise Rejected(488)
-            answer = await self.handler.on_reinvite(request.body)
-        await self._endpoint.save(self)
-        content_type = "application/sdp" if answer else None
-        if request.method == "INVITE":
-            invite = InviteServer(self._endpoint, tx, self.state.local_tag, self.on_invite_event)
-            if self._invite is not None:
-                self._invite.stop()
-            self._invite = invite
-            invite.invite.accept(self._endpoint.loop.time(), headers=headers, body=answer, content_type=content_type)
-            invite.flush()
-        else:
-            self._endpoint.respond(
-                tx, make_response(request, 200, headers=headers, body=answer, content_type=content_type)
-            )
-
-    def _refreshed_session(self, request: Request) -> list[tuple[str, str]]:
-        timer, headers = session_of(request, self._endpoint.session_expires, self._endpoint.min_se)
-        if timer is not None:
-            self.state = replace(self.state, session_interval=timer[0], session_we_refresh=timer[1])
-            self.watch_session()
-        return headers
-
-
-def session_of(request: Request, preferred: int, min_se: int) -> tuple[tuple[int, bool] | None, list[tuple[str, str]]]:
-    """The session timer for an INVITE or UPDATE: (seconds, whether we refresh), and the header fields of its 2xx.
-
-    None where we would have to refresh a peer that knows no UPDATE. Raises `Rejected` 422 and `SipParseError`.
-    """
-    try:
-        timer = agree(request, preferred, min_se)
-    except BadRequest as error:
-        raise Rejected(error.status, error.reason, (("Min-SE", str(min_se)),)) from None
-    if timer.refresher == "uas" and "UPDATE" not in request.allowed:
-        return None, []
-    return (timer.interval, timer.refresher == "uas"), list(timer.headers)
+    def _reinvited(self, invite: InviteServer) -> None:
+        if self._invite is not None:
+            self._invite.stop()
+        self._invite = invite

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.invite import InviteEvent, UasInvite
-from protocols.sip.message import Request
+from protocols.sip.message import Request, make_response
 
 if TYPE_CHECKING:
     from sip_app.endpoint import SipEndpoint
@@ -53,9 +54,14 @@ class InviteServer:
         self.invite.receive_ack(request)
         self.flush()
 
-    def receive_prack(self, request: Request) -> bool:
-        """A PRACK of this dialog came; False if it matches nothing. The caller answers it, then calls `flush`."""
-        return self.invite.receive_prack(request, self._endpoint.loop.time())
+    def answer_prack(self, tx: ServerTransaction, request: Request) -> None:
+        """A PRACK of this dialog came: 200, 481 if it matches nothing, 400 if it does not say what it is for."""
+        try:
+            status = 200 if self.invite.receive_prack(request, self._endpoint.loop.time()) else 481
+        except SipParseError:
+            status = 400
+        self._endpoint.respond(tx, make_response(request, status))
+        self.flush()
 
     def stop(self) -> None:
         """Drop the timer."""

@@ -25,7 +25,8 @@ class DialogState:
 
     `local_uri` and `remote_uri` are From/To values without tag (`"Ann" <sip:1001@d>`), `remote_target` a bare URI,
     `local_target` our Contact value, `route_set` Route values, next hop first. `remote_cseq` is None until the peer
-    has sent a request. `session_interval` is in seconds, 0 without a session timer (RFC 4028). `app` is the user's.
+    has sent a request. `session_interval` is in seconds, 0 without a session timer (RFC 4028). `our_sdp` is kept where
+    only a re-INVITE can refresh the session. `app` is the user's.
     """
 
     call_id: str
@@ -42,6 +43,7 @@ class DialogState:
     secure: bool = False
     session_interval: int = 0
     session_we_refresh: bool = False
+    our_sdp: str = ""
     app: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -1,4 +1,4 @@
-"""Session timers (RFC 4028), the called side's part: agree on an interval, then refresh or watch for refreshes."""
+"""Session timers (RFC 4028): agree on an interval as the called side, then refresh or watch for refreshes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +8,8 @@ from protocols.sip.message import REASONS, Request
 
 MIN_SE = 90
 """No one may ask for less (section 4)."""
+MAX_INTERVAL = 86_400
+"""More than this no peer makes us raise ours to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,10 @@ class SourceCall:
         self.describe = await _renegotiate(self.service, self.group, self.dialog, offer, self.describe)
         return self.describe(self.group.source_version)
 
+    async def on_answer(self, answer: bytes) -> None:
+        """What the broadcaster takes of our offer."""
+        self.describe = await _renegotiate(self.service, self.group, self.dialog, answer, self.describe)
+
     async def on_info(self, request: Request) -> None:
         """Nothing a broadcaster can ask for this way; it may say that it cannot do what was asked of it."""
         read_info(self.dialog, request)
@@ -53,10 +57,10 @@ class SourceCall:
         self.service.messages.answer(self.group, request)
 
     def on_ended(self, cause: str) -> None:
-        """Its BYE ends the broadcast; any other end may be an accident, so the group waits for it."""
+        """Its BYE ends the broadcast, or that it takes nothing of our offer; all else may be an accident: we wait."""
         if self.group.source is not self.dialog or self.group.over():
             return
-        if cause == "bye":
+        if cause in ("bye", "no-answer"):
             self.service.spawn(end_group(self.service, self.group, ENDED))
         elif cause != "local":
             broadcaster_lost(self.service, self.group)
@@ -76,6 +80,10 @@ class ViewerCall:
         self.viewer.sdp_version += 1
         self.describe = await _renegotiate(self.service, self.group, self.viewer.dialog, offer, self.describe)
         return self.describe(self.viewer.sdp_version)
+
+    async def on_answer(self, answer: bytes) -> None:
+        """What this viewer takes of our offer."""
+        self.describe = await _renegotiate(self.service, self.group, self.viewer.dialog, answer, self.describe)
 
     async def on_info(self, request: Request) -> None:
         """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""

@@ -4,7 +4,7 @@ All negotiation is done here; the relay never sees SDP. A group has one audio an
 broadcaster. A viewer lacking one of them gets that m-line refused; lacking both, 488.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from protocols.control import LegInfo, LegMedia, LegSpec, MediaKind, MediaSpec
 from protocols.net import Address, is_host
+from protocols.rtp.telephone_event import CLOCK_RATE, EVENTS, NAME
 from protocols.sdp import (
     AmrFormat,
     Candidate,
@@ -31,16 +32,18 @@ from protocols.sdp import (
 )
 from protocols.sdp.negotiation import receives, sends
 from provisioning.config import MediaConfig
+from sip_app.broadcast.our_offer import NOWHERE, willing_peer
 from sip_app.calls import Rejected
 
 Role = Literal["source", "sink"]
 
 FEEDBACK = ("nack", "nack pli", "ccm fir")
 """RTCP feedback the relay understands (RFC 4585, RFC 5104); answered as far as offered."""
-NOWHERE = "0.0.0.0"
-"""An address nothing is sent to: for names (never looked up for a stranger) and the old way of holding a call."""
 HOST_PRIORITY = (126 << 24) + (65535 << 8)
 """Priority of a host candidate before its component is taken off (RFC 8445 section 5.1.2.1)."""
+
+_SPOKEN = ("PCMU/8000", "PCMA/8000", "AMR/8000")
+"""Formats there may be recorded prompts in."""
 
 # What the answer wants where the offer leaves it open. A phone's sendrecv audio is answered sendrecv, as many phones
 # take anything less for "on hold" and fall silent; what a viewer says is dropped by the relay.
@@ -84,6 +87,8 @@ class Chosen:
     offered: Media
     format: Format
     direction: Direction
+    keys: Format | None = None
+    """The telephone events that go with it (RFC 4733), where they were offered at its clock rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +98,25 @@ class Plan:
     offer: SessionDescription
     role: Role
     chosen: tuple[Chosen, ...]
+    ours: bool = False
+    """True when there was no offer: what `answer` gives is ours, and where the peer is comes with the ACK."""
 
     @property
     def ice(self) -> bool:
         """True when every accepted m-line came with ICE credentials."""
         return all(line.offered.has_ice for line in self.chosen)
+
+    @property
+    def hears(self) -> bool:
+        """True if its peer takes sound from us, at an address that is one."""
+        return any(
+            line.kind == "audio" and sends(line.direction) and is_host(line.offered.connection) for line in self.chosen
+        )
+
+    @property
+    def speakable(self) -> bool:
+        """True if there are recorded prompts in its audio format."""
+        return any(line.kind == "audio" and _recorded(line.format) for line in self.chosen)
 
     @property
     def formats(self) -> tuple[GroupFormat, ...]:
@@ -146,6 +165,7 @@ class Plan:
             ice=offered.has_ice,
             remote_ufrag=offered.ice_ufrag,
             feedback=tuple(name for name in FEEDBACK if name in line.format.feedback),
+            telephone_event=line.keys.payload_type if line.keys is not None else None,
         )
 
 
@@ -155,7 +175,7 @@ def silenced(spec: LegSpec) -> LegSpec:
 
 
 def plan_source(body: bytes, config: MediaConfig) -> Plan:
-    """What a new broadcaster may send, by configured preference. `Rejected` 400 or 488."""
+    """What a new broadcaster may send, by configured preference; no body: our offer. `Rejected` 400 or 488."""
     return _plan(body, "source", {"audio": config.audio, "video": config.video})
 
 
@@ -164,11 +184,18 @@ def plan_leg(body: bytes, role: Role, formats: Iterable[GroupFormat]) -> Plan:
     return _plan(body, role, {fmt.kind: tuple(_compatible(fmt, role)) for fmt in formats})
 
 
-def _plan(body: bytes, role: Role, preferences: dict[MediaKind, tuple[str, ...]]) -> Plan:
-    if not body:
-        raise Rejected(488, "Offer Required In INVITE")
+def plan_announcement(body: bytes, config: MediaConfig) -> Plan:
+    """What a caller can have of an announcement: sound in a format there are recordings in. `Rejected` 400 or 488."""
+    audio = [preference for preference in config.audio if preference.startswith(_SPOKEN)]
+    plan = _plan(body, "sink", {"audio": audio})
+    if not plan.speakable:  # an AMR mode set without the recorded mode
+        plan = _plan(body, "sink", {"audio": [name for name in audio if not name.startswith("AMR")]})
+    return plan
+
+
+def _plan(body: bytes, role: Role, preferences: Mapping[MediaKind, Sequence[str]]) -> Plan:
     try:
-        offer = parse(body)
+        offer = parse(body) if body else willing_peer(preferences, FEEDBACK)
     except SdpError as error:
         raise Rejected(400, f"Malformed SDP: {error}"[:80].replace("\r", " ").replace("\n", " ")) from None
     chosen: list[Chosen] = []
@@ -180,11 +207,11 @@ def _plan(body: bytes, role: Role, preferences: dict[MediaKind, tuple[str, ...]]
             continue
         if found := select_format(offered, preferences.get(kind, ())):
             direction = answer_direction(offered.direction, _WANTED[role, kind])
-            chosen.append(Chosen(index, kind, offered, _answered(found), direction))
+            chosen.append(Chosen(index, kind, offered, _answered(found), direction, _keys(offered, found)))
     if not chosen:
         wanted = "; ".join(f"{kind} {' or '.join(names)}" for kind, names in preferences.items() if names)
         raise Rejected(488, None, [("Warning", f'304 dialcast "No format in common; supported: {wanted}"')])
-    return Plan(offer, role, tuple(chosen))
+    return Plan(offer, role, tuple(chosen), ours=not body)
 
 
 def _compatible(fmt: GroupFormat, role: Role) -> Iterator[str]:
@@ -202,6 +229,24 @@ def _compatible(fmt: GroupFormat, role: Role) -> Iterator[str]:
                 yield f"H264;packetization-mode={1 - mode}"
         case _:
             yield f"{fmt.codec}/{fmt.clock_rate}"
+
+
+def _keys(offered: Media, chosen: Format) -> Format | None:
+    """The telephone events to answer with: at the sound's clock rate, as RFC 4733 section 2.1 wants."""
+    if offered.kind != "audio":
+        return None
+    return next(
+        (
+            replace(found, fmtp=EVENTS, feedback=())
+            for found in offered.formats
+            if found.is_codec(NAME) and found.clock_rate == chosen.clock_rate == CLOCK_RATE
+        ),
+        None,
+    )
+
+
+def _recorded(fmt: Format) -> bool:
+    return fmt.name.upper() in ("PCMU", "PCMA") or (fmt.is_codec("AMR") and AmrFormat.from_fmtp(fmt.fmtp).speaks_best)
 
 
 def _answered(offered: Format) -> Format:
@@ -223,7 +268,10 @@ def _answer_line(line: Chosen, place: LegMedia, video_bitrate: int | None) -> Me
         line.offered,
         port=place.rtp.port,
         connection=place.rtp.host,
-        formats=(replace(fmt, feedback=FEEDBACK if line.kind == "video" else ()),),
+        formats=(
+            replace(fmt, feedback=FEEDBACK if line.kind == "video" else ()),
+            *([line.keys] if line.keys is not None else []),
+        ),
         direction=line.direction,
     )
     if not answered.rtcp_mux and place.rtcp.port != place.rtp.port + 1:

@@ -118,11 +118,26 @@ def test_srtp_and_rtp_over_tcp_lines_are_refused_not_misread() -> None:
     assert video.port == 20002
 
 
-@pytest.mark.parametrize(("body", "status"), [(b"", 488), (b"not sdp", 400)])
-def test_an_invite_without_a_usable_offer_is_refused(body: bytes, status: int) -> None:
+def test_an_invite_with_an_unreadable_offer_is_refused() -> None:
     with pytest.raises(Rejected) as refusal:
-        plan_source(body, CONFIG)
-    assert refusal.value.status == status
+        plan_source(b"not sdp", CONFIG)
+    assert refusal.value.status == 400
+
+
+def test_an_invite_without_an_offer_gets_ours_in_formats_most_phones_have() -> None:
+    plan = plan_source(b"", CONFIG)
+    audio, video = parse(plan.answer(RELAY, 1)).media
+    assert plan.ours
+    assert (audio.port, audio.direction, [fmt.name for fmt in audio.formats]) == (20000, "sendrecv", ["PCMU"])
+    assert (video.port, video.direction, [fmt.name for fmt in video.formats]) == (20002, "recvonly", ["H264"])
+    assert not any(medium.sends for medium in plan.leg("1", "1001", "10.0.0.1").media), "nobody has said where to"
+
+
+def test_our_offer_to_a_viewer_is_what_the_group_has() -> None:
+    formats = plan_source(sdp(*AMR_ALIGNED, *H264_MODE_1), CONFIG).formats
+    audio, video = parse(plan_leg(b"", "sink", formats).answer(RELAY, 1)).media
+    assert audio.formats[0].name == "AMR" and "octet-align=1" in audio.formats[0].fmtp
+    assert video.direction == "sendonly" and "packetization-mode=1" in video.formats[0].fmtp
 
 
 def test_formats_survive_the_store() -> None:

@@ -29,6 +29,7 @@ class Service:
         self.hold = asyncio.Event()
         self.hold.set()
         self.ends: list[str] = []
+        self.answers: list[bytes] = []
         self.gone = False
 
     async def go_live(self, call: IncomingCall) -> None:
@@ -66,6 +67,9 @@ class Service:
         if b"refuse" in offer:
             raise Rejected(488, "Not That")
         return ANSWER
+
+    async def on_answer(self, answer: bytes) -> None:
+        self.answers.append(answer)
 
     async def on_message(self, request: Request) -> None:
         raise Rejected(405)
@@ -288,7 +292,9 @@ def test_what_the_service_number_does_not_understand(tmp_path: Path) -> None:
             message = await phone.request("MESSAGE", f"sip:8888@{DOMAIN}", body=b"hi", content_type="text/plain")
             assert message.status == 405 and "INVITE" in message.allowed
             text = await phone.dial("8888", body=b"hi", content_type="text/plain")
-            assert (await text.final()).headers.get("Accept") == "application/sdp"
+            assert (await text.final()).headers.get(
+                "Accept"
+            ) == "application/sdp, multipart/mixed, multipart/alternative"
             strange = await phone.dial("8888", headers=[("Require", "teleport")])
             assert (await strange.final()).status == 420
             other = await phone.dial("", uri="urn:service:sos", to="<urn:service:sos>")

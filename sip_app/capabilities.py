@@ -1,0 +1,59 @@
+"""What this server can do, as it tells and as it holds requests to it (RFC 3261 sections 8.2.2, 8.2.3, 11.2, 20.5)."""
+
+from collections.abc import Sequence
+
+from protocols.sip.body import SDP, session_body
+from protocols.sip.errors import BadRequest
+from protocols.sip.message import Request
+
+HeaderList = Sequence[tuple[str, str]]
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
+ALLOW = ", ".join(METHODS)
+_KNOWN = frozenset((*METHODS, "NOTIFY", "PUBLISH", "REFER"))
+SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo"))
+SUPPORTED_TEXT = "100rel, timer, path, histinfo"
+BODIES = (("Accept", f"{SDP}, multipart/mixed, multipart/alternative"), ("Accept-Encoding", "identity"))
+CAPABILITIES = (("Allow", ALLOW), *BODIES, ("Accept-Language", "en"), ("Supported", SUPPORTED_TEXT))
+
+
+class Rejected(Exception):
+    """A request is refused: the status, phrase, header fields and (in INFO) body of the answer."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str | None = None,
+        headers: HeaderList = (),
+        *,
+        body: bytes = b"",
+        content_type: str | None = None,
+    ) -> None:
+        super().__init__(f"{status} {reason or ''}".rstrip())
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.body = body
+        self.content_type = content_type
+
+
+def not_allowed(method: str) -> Rejected:
+    """The answer to a method that is not served here: 405 for one we know, 501 for one we never heard of."""
+    return Rejected(405 if method in _KNOWN else 501, headers=(("Allow", ALLOW),))
+
+
+def check_required(request: Request) -> None:
+    """Raises `Rejected` 420 for an extension the request requires and nobody here knows."""
+    unknown = request.required - SUPPORTED
+    if unknown:
+        raise Rejected(420, headers=(("Unsupported", ", ".join(sorted(unknown))),))
+
+
+def offer_in(request: Request) -> bytes:
+    """The SDP of a request, b"" for none. Raises `Rejected` 415 for a body that must be understood and cannot, 400."""
+    encoding = request.headers.get("content-encoding")
+    if encoding is not None and encoding.lower() != "identity":
+        raise Rejected(415, headers=BODIES[1:])
+    try:
+        return session_body(request)
+    except BadRequest as error:
+        raise Rejected(error.status, error.reason, BODIES if error.status == 415 else ()) from None
