@@ -190,6 +190,31 @@ def test_limits_hold_for_each_account_and_for_all(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_goes_to_many_goes_one_after_another(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, config={"events": {"notify_interval": 0, "notify_rate": 20}}) as world:
+            phone = await world.phone("1002")
+            watches = [await watch(phone, BROADCASTER, "dialog") for _ in range(8)]
+            await asyncio.gather(*(watcher.told() for watcher in watches))
+            await world.broadcaster()
+            await asyncio.gather(*(watcher.told(2) for watcher in watches))
+            times = sorted(watcher.times[1] for watcher in watches)
+            assert times[-1] - times[0] > 7 / 20 - 0.05
+
+    asyncio.run(scenario())
+
+
+def test_what_the_watcher_requires_and_we_have_not_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            phone = await world.phone("1002")
+            lines = [("Event", "presence"), ("Require", "eventlist"), ("Contact", phone.contact)]
+            refused = await phone.request("SUBSCRIBE", f"sip:{BROADCASTER}@{DOMAIN}", headers=lines)
+            assert (refused.status, refused.headers.get("unsupported")) == (420, "eventlist")
+
+    asyncio.run(scenario())
+
+
 def test_a_server_that_stops_tells_its_watchers_to_come_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path, config=QUICKLY) as world:

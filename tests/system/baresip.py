@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,11 +93,13 @@ class Baresip:
         auto_answer: bool = False,
         transport: str = "udp",
         loopback_in_sdp: bool = True,
+        buddies: Sequence[str] = (),
     ) -> None:
         """Writes the settings; `registrar` is HOST:PORT, None for a phone that is called by its address.
 
         `clip` is its camera and `size` the clip's, `voice` an 8 kHz mono WAV. Without `loopback_in_sdp` it names the
         machine's own address for media while it signals from 127.0.0.1, as a phone behind a NAT does.
+        `buddies` are SIP URIs whose presence it follows.
         """
         if shutil.which("baresip") is None:
             raise BaresipError("baresip is not installed: apt-get install baresip baresip-ffmpeg")
@@ -125,6 +127,10 @@ class Baresip:
             rtp_end=rtp_port + 19,
             control_port=self.control_port,
         )
+        if buddies:
+            config += "module_app contact.so\nmodule_app presence.so\n"
+            lines = [f"<{uri}>;presence=p2p\n" for uri in buddies]
+            (folder / "contacts").write_text("".join(lines))
         (folder / "config").write_text(config)
         account = f"<sip:{number}@{registrar or f'127.0.0.1:{self.sip_port}'};transport={transport}>"
         if password:
