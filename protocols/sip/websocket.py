@@ -51,7 +51,7 @@ class WebSocketFramer:
     def receive(self, data: bytes) -> list[bytes | KeepAlive]:
         """Take what the stream brought; the whole messages it completes, and a keep-alive for each control frame."""
         found: list[bytes | KeepAlive] = []
-        if self.finished:
+        if self.finished or not data:  # no data would mean the end of the stream to wsproto
             return found
         heard = False
         try:

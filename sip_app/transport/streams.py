@@ -92,6 +92,7 @@ class Connection(Protocol):
         self._unsent = 0
         self._paused = False
         self._open = False
+        self._cut = False
 
     # Twisted's side
 
@@ -144,7 +145,7 @@ class Connection(Protocol):
             self._set_deadline(self._idle)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 (Twisted's name)
-        if self.flow is None or not self._open:
+        if self.flow is None or self._cut:
             return
         framer = self._framer
         try:
@@ -213,6 +214,8 @@ class Connection(Protocol):
             self.transport.write(data)
 
     def _within_bounds(self, data: bytes) -> bool:
+        if self._cut:
+            return False
         self._unsent += len(data)
         if self._unsent <= self._owner.limits.unsent_bytes:
             return True
@@ -227,6 +230,7 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Cut the connection at once."""
+        self._cut = True
         if self.transport is not None:
             self.transport.abortConnection()
 

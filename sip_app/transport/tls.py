@@ -51,19 +51,18 @@ class TlsSettings:
             key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem.read_bytes())
         except crypto.Error:
             raise _unusable(pem, "no private key in PEM without a passphrase") from None
-        trust = None
-        if config.client_certificates != "none":
-            trust = ssl.trustRootFromCertificates([ssl.Certificate(known) for known in self._authorities or ()])
         options = ssl.CertificateOptions(
-            privateKey=key,
-            certificate=chain[0],
-            extraCertChain=chain[1:],
-            trustRoot=trust,
-            requireCertificate=config.client_certificates == "required",
-            raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
+            privateKey=key, certificate=chain[0], extraCertChain=chain[1:], raiseMinimumTo=ssl.TLSVersion.TLSv1_2
         )
-        context = options.getContext()
+        context: SSL.Context = options.getContext()
         context.set_options(SSL.OP_NO_RENEGOTIATION)
+        if config.client_certificates != "none":
+            for authority in self._authorities or ():
+                context.add_client_ca(authority)
+                if (store := context.get_cert_store()) is not None:
+                    store.add_cert(authority)
+            must = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if config.client_certificates == "required" else 0
+            context.set_verify(SSL.VERIFY_PEER | must)
         context.set_session_id(b"dialcast")
         return options
 
@@ -153,7 +152,9 @@ def trial_certificate(path: Path, names: tuple[str, ...]) -> Path:
         .not_valid_after(now + timedelta(days=TRIAL_DAYS))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(

@@ -2,14 +2,19 @@
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import AcceptConnection, Ping, Pong, TextMessage
+from wsproto.events import Request as WebRequest
 
-from protocols.net import Address, Flow, bracketed
+from protocols.net import Address, Flow, bracketed, uri_transport
 from protocols.sip.dialog import DialogState, uac_dialog, uas_dialog
 from protocols.sip.digest import authorize, choose_challenge
 from protocols.sip.events import (
@@ -55,7 +60,8 @@ class World:
 
     async def phone(self, number: str, *, transport: str = "udp", register: bool = True, **options: Any) -> "Phone":
         """A phone of `number`, registered unless told otherwise."""
-        phone = Phone(self.address, number, transport, **options)
+        bound = self.server.endpoint.transports.bound
+        phone = Phone(bound.get(transport, self.address), number, transport, **options)
         await phone.open()
         self.phones.append(phone)
         if register:
@@ -159,9 +165,15 @@ class Phone(asyncio.DatagramProtocol):
     """One number on one socket. `requests` holds what it was sent, acknowledgements in `acks`."""
 
     def __init__(
-        self, server: Address, number: str, transport: str = "udp", password: str | None = None, host: str | None = None
+        self,
+        server: Address,
+        number: str,
+        transport: str = "udp",
+        password: str | None = None,
+        host: str | None = None,
+        domain: str = DOMAIN,
     ) -> None:
-        self.server, self.number, self.transport = server, number, transport
+        self.server, self.number, self.transport, self.domain = server, number, transport, domain
         self.host = host or ("::1" if ":" in server.host else "127.0.0.1")
         self.password = password or f"dialcast-{number}"
         self.requests: asyncio.Queue[tuple[ServerTransaction, Request]] = asyncio.Queue()
@@ -173,7 +185,10 @@ class Phone(asyncio.DatagramProtocol):
         self.raw: list[bytes] = []
         self.flow: Flow
         self.pongs = 0
+        self.web: WSConnection | None = None
+        self.web_text = ""
         self.leaving = False
+        self.answers_cancel = True
 
     async def open(self) -> None:
         loop = self.loop = asyncio.get_running_loop()
@@ -182,9 +197,18 @@ class Phone(asyncio.DatagramProtocol):
             name = self.wire.get_extra_info("sockname")
             self.flow = Flow("udp", Address(name[0], name[1]), self.server)
         else:
-            reader, self.writer = await asyncio.open_connection(*self.server)
+            tls = ssl.create_default_context() if self.transport in ("tls", "wss") else None
+            if tls is not None:
+                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            reader, self.writer = await asyncio.open_connection(*self.server, ssl=tls)
             name = self.writer.get_extra_info("sockname")
-            self.flow = Flow("tcp", Address(name[0], name[1]), self.server, 1)
+            self.flow = Flow(self.transport, Address(name[0], name[1]), self.server, 1)
+            if self.transport in ("ws", "wss"):
+                self.web = WSConnection(ConnectionType.CLIENT)
+                self.writer.write(self.web.send(WebRequest(host="server", target="/", subprotocols=["sip"])))
+                while self.web.state is not ConnectionState.OPEN:
+                    self.web.receive_data(await reader.read(4096))
+                    assert list(self.web.events()) == [AcceptConnection(subprotocol="sip")]
             self.reading = loop.create_task(self._read(reader))
         self.timer = loop.create_task(self._tick())
 
@@ -192,11 +216,29 @@ class Phone(asyncio.DatagramProtocol):
         framer = StreamFramer()
         with suppress(ConnectionError):
             while data := await reader.read(65536):
+                if self.web is not None:
+                    self._read_web(data)
+                    continue
                 for piece in framer.receive(data):
                     if isinstance(piece, KeepAlive):
                         self.pongs += piece is KeepAlive.PONG
                     else:
                         self._received(piece)
+
+    def _read_web(self, data: bytes) -> None:
+        assert self.web is not None
+        self.web.receive_data(data)
+        for event in self.web.events():
+            match event:
+                case TextMessage(data=str(text), message_finished=finished):
+                    self.web_text += text
+                    if finished:
+                        text, self.web_text = self.web_text, ""
+                        self._received(text.encode())
+                case Ping():
+                    self.writer.write(self.web.send(event.response()))
+                case Pong():
+                    self.pongs += 1
 
     async def _tick(self) -> None:
         while True:
@@ -219,6 +261,8 @@ class Phone(asyncio.DatagramProtocol):
     def send_raw(self, data: bytes) -> None:
         if self.transport == "udp":
             self.wire.sendto(data, tuple(self.server))
+        elif self.web is not None:
+            self.writer.write(self.web.send(TextMessage(data=data.decode())))
         else:
             self.writer.write(data)
 
@@ -240,7 +284,8 @@ class Phone(asyncio.DatagramProtocol):
                 case CancelReceived(tx, cancel_tx, request):
                     self.cancelled.append(tx)
                     self.layer.send_response(cancel_tx, make_response(request, 200), self.now)
-                    self.layer.send_response(tx, make_response(tx.request, 487, to_tag="c"), self.now)
+                    if self.answers_cancel:
+                        self.layer.send_response(tx, make_response(tx.request, 487, to_tag="c"), self.now)
                     self.pump()
 
     def close(self) -> None:
@@ -256,7 +301,7 @@ class Phone(asyncio.DatagramProtocol):
     @property
     def contact(self) -> str:
         host, port = self.flow.local
-        suffix = "" if self.transport == "udp" else ";transport=tcp"
+        suffix = uri_transport(self.flow)
         return f"<sip:{self.number}@{bracketed(host)}:{port}{suffix}>"
 
     def build(
@@ -265,7 +310,7 @@ class Phone(asyncio.DatagramProtocol):
         """A request outside dialogs; `to` and `from_` may be given by name."""
         self.cseq += 1
         call_id = self.call_id if method == "REGISTER" else secrets.token_hex(8)
-        me = named.get("from_", f"<sip:{self.number}@{DOMAIN}>")
+        me = named.get("from_", f"<sip:{self.number}@{self.domain}>")
         lines = [
             ("Max-Forwards", "70"),
             ("From", f"{me};tag={secrets.token_hex(4)}"),
@@ -317,12 +362,12 @@ class Phone(asyncio.DatagramProtocol):
 
     async def register(self, expires: int = 600, contact: str | None = None, **options: Any) -> Response:
         headers = [("Contact", contact or self.contact), ("Expires", str(expires)), *options.pop("headers", ())]
-        me = f"<sip:{self.number}@{DOMAIN}>"
-        return await self.request("REGISTER", f"sip:{DOMAIN}", to=me, headers=headers, **options)
+        me = f"<sip:{self.number}@{self.domain}>"
+        return await self.request("REGISTER", f"sip:{self.domain}", to=me, headers=headers, **options)
 
     async def dial(self, number: str, *, body: bytes = OFFER, uri: str | None = None, **options: Any) -> Call:
         """Call a number, answering the challenge; the call goes on in the returned object."""
-        request = self.build("INVITE", uri or f"sip:{number}@{DOMAIN}", body=body, **options)
+        request = self.build("INVITE", uri or f"sip:{number}@{self.domain}", body=body, **options)
         call = Call(self, self.start(request))
         call.responses = self.waiting[call.tx]
         async with asyncio.timeout(PATIENCE):
