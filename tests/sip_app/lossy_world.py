@@ -17,7 +17,6 @@ from protocols.control import (
     AddViewer,
     CloseGroup,
     Done,
-    HelloReply,
     LegInfo,
     LegJoined,
     LegMedia,
@@ -27,7 +26,7 @@ from protocols.control import (
     ReplaceSource,
 )
 from protocols.net import Address, Flow
-from protocols.records import Binding, DiversionRules, Diversions, Overlay, StoredDialog, Subscriber
+from protocols.records import Binding, Channel, DiversionRules, Diversions, Overlay, StoredDialog, Subscriber
 from protocols.sip.dialog import DialogId
 from protocols.sip.transaction import Timers
 from provisioning.config import Config
@@ -145,6 +144,9 @@ class LossyTransports:
     def alive(self, flow: Flow) -> bool:
         return True
 
+    def udp_flow(self, remote: Address) -> Flow:
+        return Flow("udp", SERVER, remote)
+
     async def close(self) -> None: ...
 
 
@@ -206,6 +208,9 @@ class Memory:
         await self.pause()
         self.stored.pop(dialog_id, None)
 
+    async def channel(self, aor: str) -> Channel:
+        return Channel()
+
     async def claim(self, broadcast: Any, now: float) -> Any:
         await self.pause()
         if broadcast.channel in self.claims:
@@ -239,8 +244,15 @@ class Memory:
             set_overlay=self.set_overlay,
             clear_overlay=self.clear_overlay,
         )
+        channels = SimpleNamespace(get=self.channel)
         return SimpleNamespace(
-            credentials=self, location=self, diversions=diversions, broadcasts=self, dialogs=self, secrets=self
+            channels=channels,
+            credentials=self,
+            location=self,
+            diversions=diversions,
+            broadcasts=self,
+            dialogs=self,
+            secrets=self,
         )
 
 
@@ -248,11 +260,15 @@ class MemoryRelay:
     """Keeps groups and their legs, and sends no media. `legs` maps (group, epoch) to leg ids."""
 
     def __init__(self, random: Random) -> None:
-        self.relay = HelloReply("relay-test", "1")
+        self.links = ()
         self.legs: dict[tuple[str, int], dict[str, LegSpec]] = {}
         self._random = random
 
-    async def call(self, command: Any, expected: type) -> Any:
+    def relay_of(self, group: object) -> str:
+        """The one relay there is."""
+        return "relay-test"
+
+    async def call(self, command: Any, expected: type, *, near: object = None) -> Any:
         await asyncio.sleep(self._random.choice((0, 0.01, 0.1)))
         group = (command.group_id, command.epoch)
         match command:
@@ -309,7 +325,7 @@ class LossyWorld:
         self.phones.append(phone)
         if register:
             while (await phone.register()).status != 200:
-                await asyncio.sleep(1)
+                await self.calm(1)
         return phone
 
     def join(self, channel: str) -> None:
