@@ -1,15 +1,17 @@
 """Service codes dialled as calls (3GPP TS 22.030 section 6.5.2, Annex B) for communication diversion (TS 24.604).
 
-A code is a one-shot call: its change is durable, then it is answered 200 with inactive audio (on port 9, never 0: some
-phones would hang up), and after the ACK the server sends BYE, the outcome as text in its Reason.
+A code is a one-shot call: its change is durable, then it is answered 200 and, to a caller who offers to listen, the
+outcome is spoken; else the answer is inactive audio (on port 9, never 0: some phones would hang up). After that, or
+after the ACK, the server sends BYE, the outcome as text in its Reason.
 """
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from protocols.prompts import Prompt, digits
 from protocols.records import Condition, DiversionRules, Diversions
 from protocols.sdp import Format, Media, Origin, SdpError, SessionDescription, answer_media, parse, reject
 from protocols.sip.headers import Reason
@@ -18,6 +20,9 @@ from sip_app.forwarding_rules import erased, registered, switched
 from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import DiversionSettings
+
+if TYPE_CHECKING:
+    from sip_app.announcements import Announcements
 
 Operation = Literal["activate", "register", "deactivate", "erase", "interrogate"]
 DISCARD_PORT = 9
@@ -123,6 +128,8 @@ class ServiceCodes:
         self._targets = targets
         self._service = service
         self._host = host
+        self.announcements: Announcements | None = None
+        """Speaks outcomes to callers who can hear them."""
 
     async def serve(self, call: IncomingCall, dialled: str) -> None:
         """Do what a code asks and answer its call. Raises `Rejected`: 484 malformed, 403 forbidden, 404 no such."""
@@ -132,9 +139,12 @@ class ServiceCodes:
         body = inactive_answer(call.offer, self._host)
         outcome = await self.apply(call.caller.aor, code)
         log.info("code.accepted", aor=call.caller.aor, operation=code.operation, number=code.number, outcome=outcome)
+        reason = str(Reason("SIP", 200, outcome))
+        if self.announcements is not None and await self.announcements.confirm(call, spoken(code, outcome), reason):
+            return
         dialog = await call.answer(body=body, app={"kind": "code"})
         await dialog.acked.wait()
-        await dialog.bye(str(Reason("SIP", 200, outcome)))
+        await dialog.bye(reason)
 
     async def apply(self, aor: str, code: Code) -> str:
         """Change or read the settings of `aor`; durable on return. The outcome in words. Raises `Rejected`."""
@@ -168,6 +178,20 @@ class ServiceCodes:
             aor, lambda own: registered(own, service.conditions, target, timer=code.timer)
         )
         return _told(service, rules, "active")
+
+
+def spoken(code: Code, outcome: str) -> tuple[Prompt, ...]:
+    """What is said by voice of a code's outcome: of a question, the first number calls go to."""
+    match code.operation:
+        case "deactivate":
+            return ("deactivated",)
+        case "erase":
+            return ("erased",)
+        case "interrogate":
+            if forwarded := re.search(r" to \+?([0-9]+) active", outcome):
+                return ("forwarded-to", *digits(forwarded[1]))
+            return ("deactivated",) if outcome.endswith(" inactive") else ("not-registered",)
+    return ("active",)
 
 
 def _told(service: Service, rules: DiversionRules | None, outcome: str) -> str:

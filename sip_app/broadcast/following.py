@@ -1,8 +1,10 @@
-"""What others may follow and say of broadcasts, hung onto a server: presence, lamps, conference view, messages."""
+"""What others may follow and say of broadcasts, hung onto a server: presence, lamps, roster, messages, voice."""
 
+from sip_app.announcements import Announcements
 from sip_app.broadcast.conference import ConferencePackage
 from sip_app.broadcast.group import Broadcasting
 from sip_app.broadcast.messages import Messages
+from sip_app.broadcast.pin import PinDesk
 from sip_app.broadcast.presence import DIALOG, PRESENCE, Liveness, LivePackage
 from sip_app.server import ApplicationServer
 
@@ -19,4 +21,6 @@ def attach(server: ApplicationServer, service: Broadcasting) -> None:
         notifier.packages[DIALOG] = LivePackage(DIALOG, liveness)
         service.observers.append(liveness)
         registrar.observers.append(liveness.registration_changed)
+    service.announcements = server.codes.announcements = announcements = Announcements(service)
+    service.ask_pin = PinDesk(announcements).admit
     server.messages = service.messages = Messages(service, server.endpoint, registrar, service.config)

@@ -1,0 +1,109 @@
+"""The PIN of a private broadcast, asked for by voice before its viewer gets in.
+
+The viewer's INVITE is answered at once with all the media it will have, on a leg of its own that hears prompts and sees
+nothing. When the PIN was right, the relay moves that very leg into the broadcast: addresses, ports and codecs stay, so
+there is nothing to negotiate anew, and a stock phone notices only that the picture starts.
+"""
+
+import time
+from functools import partial
+
+import structlog
+
+from protocols.control import AddViewer, ControlError, LegInfo
+from sip_app.announcements import Announcement, Announcements
+from sip_app.broadcast.ending import ENDED
+from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
+from sip_app.broadcast.in_call import RETRY_AFTER, ViewerCall, description
+from sip_app.broadcast.media import plan_leg
+from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.calls import CallGone, IncomingCall, Rejected
+from sip_app.metrics import PINS, limited
+
+MAX_DIGITS = 16
+REFUSED = 'SIP;cause=403;text="Wrong PIN"'
+NO_RELAY = 'Q.850;cause=41;text="Media relay unavailable"'
+
+log = structlog.get_logger()
+
+
+class PinDesk:
+    """Asks viewers for PINs and lets those in who know it."""
+
+    def __init__(self, announcements: Announcements) -> None:
+        self._announcements = announcements
+        self._asking = 0
+
+    async def admit(self, service: Broadcasting, call: IncomingCall, group: LiveGroup) -> None:
+        """Answer the call, ask, judge by the service's gate, and let in or hang up with a reason.
+
+        Raises `Rejected` and `CallGone` only before the call is answered.
+        """
+        replan = partial(plan_leg, role="sink", formats=group.formats)
+        plan = replan(call.offer)
+        if not plan.hears or not plan.speakable:
+            raise Rejected(403, "PIN Needed: Call With Sound")
+        if self._asking >= service.config.announcements.pin_calls:
+            limited("announcements.pin_calls")
+            raise Rejected(486, "Too Many PINs Asked For", RETRY_AFTER)
+        self._asking += 1
+        try:
+            asked = await self._announcements.answer(
+                call,
+                plan,
+                replan,
+                contact=service.contact(call, group),
+                session_id=group.session_id,
+            )
+            try:
+                await self._serve(service, call, group, asked)
+            except CallGone:
+                log.info("viewer.gone_at_pin", channel=group.channel, viewer=call.caller.number)
+        finally:
+            self._asking -= 1
+
+    async def _serve(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> None:
+        if not await self._knows(service, call, group, asked):
+            PINS.labels("refused").inc()
+            await asked.end(REFUSED)
+        elif group.over():
+            await asked.play("ended")
+            await asked.end(ENDED)
+        else:
+            PINS.labels("right").inc()
+            await _let_in(service, call, group, asked)
+
+    async def _knows(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> bool:
+        settings = service.config.announcements
+        for left in reversed(range(settings.pin_tries)):
+            pin = await asked.ask("pin-enter", most=MAX_DIGITS, timeout=settings.key_timeout)
+            try:
+                if await service.gate.verify_pin(group.policy, group.channel, call.caller, pin):
+                    return True
+            except Rejected:  # too many wrong ones, from this caller or for this channel: not even looked at
+                break
+            if left:
+                await asked.play("pin-wrong")
+        await asked.play("pin-failed")
+        return False
+
+
+async def _let_in(service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> None:
+    dialog = asked.dialog
+    try:
+        asked.leg = await service.link.call(AddViewer(group.channel, group.epoch, asked.spec), LegInfo)
+    except (RelayUnavailable, ControlError) as error:
+        log.warning("viewer.no_relay", channel=group.channel, error=str(error))
+        await asked.end(NO_RELAY)
+        return
+    asked.left()
+    viewer = Viewer(asked.leg_id, call.caller.number, dialog, time.time(), asked.version, call.caller.key)
+    dialog.handler = ViewerCall(service, group, viewer, description(service, group, asked.plan, asked.leg))
+    await dialog.remember(group.leg_keys(asked.spec, "sink", call.caller.key))
+    if dialog.ended.is_set():
+        await service.remove_leg(group, asked.leg_id)
+        raise CallGone
+    if group.over():
+        await dialog.bye(ENDED)
+        return
+    service.add_viewer(group, viewer)
