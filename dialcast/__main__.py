@@ -3,12 +3,14 @@
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dialcast.live import live_app
+from dialcast.live import live_app, reload
+from provisioning.calls_cli import calls
 from provisioning.channel_cli import channel_app
 from provisioning.cli import config_app, subscriber_app
 from provisioning.config import Config
@@ -26,6 +28,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(subscriber_app, name="subscriber")
 app.add_typer(channel_app, name="channel")
 app.add_typer(live_app, name="live")
+app.command("reload")(reload)
+app.command("calls")(calls)
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -82,7 +86,8 @@ def up(
 ) -> None:
     """Run an application server and a relay together, each restarted if it dies.
 
-    Prints one line when ready: ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 service=8888
+    Prints one line when ready: ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 service=8888 metrics=...
+    SIGHUP reloads the configuration without dropping a call, SIGTERM stops.
     """
     from dialcast.logs import configure
     from dialcast.supervisor import supervise
@@ -101,7 +106,8 @@ def up(
     environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
     if config is not None:
         environment["DIALCAST_CONFIG"] = str(config)
-    raise typer.Exit(asyncio.run(supervise(environment)))
+    source = partial(load_config, config, overrides=overrides)
+    raise typer.Exit(asyncio.run(supervise(environment, loaded, source)))
 
 
 @app.command("as")
@@ -109,7 +115,7 @@ def application_server(config: ConfigFile = None, supervised: Supervised = False
     """Run an application server alone; control.connect names its relay."""
     from dialcast.compose import start
 
-    raise typer.Exit(start("as", _load(config), supervised=supervised))
+    raise typer.Exit(start("as", _load(config), partial(load_config, config), supervised=supervised))
 
 
 @app.command()
@@ -117,7 +123,7 @@ def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
     """Run a media relay alone; prints the address application servers dial."""
     from dialcast.compose import start
 
-    raise typer.Exit(start("relay", _load(config), supervised=supervised))
+    raise typer.Exit(start("relay", _load(config), partial(load_config, config), supervised=supervised))
 
 
 @app.command()

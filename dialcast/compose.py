@@ -13,12 +13,16 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
 from twisted.internet import asyncioreactor
 
 from dialcast.logs import configure
+from dialcast.reload import Reloader, Source
+from dialcast.supervisor import RELOADED
 from protocols.control import Hello
 from protocols.net import Address
 from provisioning.config import OPERATOR_SOCKET, Config
@@ -31,12 +35,24 @@ GC_THRESHOLDS = (100_000, 50, 1000)
 STOP_WITHIN = 4.5
 """Seconds all broadcasts may take to end when the server stops; with the last dialogs and writes less than 8."""
 
-Main = Callable[[asyncioreactor.AsyncioSelectorReactor, asyncio.Event], Awaitable[None]]
 log = structlog.get_logger()
 
 
-def run(main: Main, *, supervised: bool) -> int:
-    """Run `main` on the Twisted asyncio reactor until it returns; it is given an event that says stop."""
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What a part has of the process it runs in."""
+
+    reactor: asyncioreactor.AsyncioSelectorReactor
+    source: Source
+    supervised: bool
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by SIGTERM, Ctrl-C, and the supervisor's death."""
+    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by SIGHUP."""
+
+
+def run(main: Callable[[Process], Awaitable[None]], source: Source, *, supervised: bool) -> int:
+    """Run `main` on the Twisted asyncio reactor until it returns."""
     gc.set_threshold(*GC_THRESHOLDS)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -44,18 +60,19 @@ def run(main: Main, *, supervised: bool) -> int:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed  # the module poses as the interfaces it implements; mypy sees only those
-    stop = asyncio.Event()
+    process = Process(reactor, source, supervised)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, process.stop.set)
+    loop.add_signal_handler(signal.SIGHUP, process.hung_up.set)
     if supervised:
         os.set_blocking(sys.stdin.fileno(), False)
-        loop.add_reader(sys.stdin.fileno(), _until_orphaned, loop, stop)
+        loop.add_reader(sys.stdin.fileno(), _until_orphaned, loop, process.stop)
     failure: list[BaseException] = []
 
     def begin() -> None:
         async def whole() -> None:
             try:
-                await main(reactor, stop)
+                await main(process)
             except BaseException as error:
                 failure.append(error)
                 if not isinstance(error, Exception):
@@ -72,13 +89,16 @@ def run(main: Main, *, supervised: bool) -> int:
     return 0
 
 
-async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
+async def serve_as(config: Config, process: Process) -> None:
     """The application server: store, relay link, SIP, operator's door. Raises ConfigError or OSError at start."""
+    from dialcast.operated_server import OperatedServer
+    from dialcast.operating import operating
     from provisioning.store import Store
     from provisioning.subscribers import provision
     from sip_app.broadcast.following import attach
     from sip_app.broadcast.group import Broadcasting
     from sip_app.broadcast.operator import OperatorDoor
+    from sip_app.broadcast.records import CallRecorder
     from sip_app.broadcast.relay_link import RelayLink
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.ports import Ports
@@ -86,6 +106,7 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
 
     if not config.control.relays:
         raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
+    reactor = process.reactor
     store = await Store.open(config)
     await provision(store, config)
     ports = Ports(
@@ -104,58 +125,90 @@ async def serve_as(config: Config, reactor: asyncioreactor.AsyncioSelectorReacto
     link = RelayLink(reactor, config.control.relays[0], hello, config.control)
     service = Broadcasting(config, ports, link, as_id)
     calls = BroadcastCalls(service)
+    recorder = CallRecorder(service, store.call_records)
     server = ApplicationServer(config, ports, calls, reactor, as_id=as_id)
     attach(server, service)
     door = OperatorDoor(service, config.data_path / OPERATOR_SOCKET)
-    leases: asyncio.Task[None] | None = None
+    operated = OperatedServer(config, store, server, service)
+    beside: list[asyncio.Task[None]] = []
     try:
         await calls.restore(server.endpoint.restore)
+        await recorder.resume()
         link.start(calls)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(link.settled.wait(), RELAY_WAIT)
         await server.start()
         await door.start()
-        leases = asyncio.create_task(calls.renew_leases())
-        addresses = ",".join(f"{transport}:{address}" for transport, address in server.addresses)
-        print(f"ready sip={addresses} service={config.services[0].number}", flush=True)
-        await stop.wait()
+        beside += [asyncio.create_task(calls.renew_leases()), asyncio.create_task(operated.prune())]
+        port = config.operations.as_port
+        async with operating("as", config, port, operated, process.source, process.hung_up) as (monitor, reloader):
+            door.reload = partial(_reloaded_by_hand, reloader, supervised=process.supervised)
+            addresses = ",".join(f"{transport}:{address}" for transport, address in server.addresses)
+            _ready(f"sip={addresses} service={config.services[0].number}", monitor.address)
+            await process.stop.wait()
         log.info("server.stopping", broadcasts=len(service.open))
     finally:
-        if leases is not None:
-            leases.cancel()
+        for task in beside:
+            task.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(calls.stop(), STOP_WITHIN)
         await door.stop()
         await server.stop()
         await link.stop()
+        await recorder.close()
         await store.close()
 
 
-async def serve_relay(config: Config, stop: asyncio.Event) -> None:
+async def serve_relay(config: Config, process: Process) -> None:
     """The media relay. Raises OSError when an address cannot be bound."""
-    from media_relay.server import run_relay
+    from dialcast.operated_relay import OperatedRelay
+    from dialcast.operating import operating
+    from media_relay.server import RelayServer
 
-    def ready(control: Address) -> None:
-        print(f"ready control={control}", flush=True)
+    server = RelayServer(config)
+    control = await server.start()
+    try:
+        port, operated = config.operations.relay_port, OperatedRelay(server)
+        async with operating("relay", config, port, operated, process.source, process.hung_up) as (monitor, _):
+            _ready(f"control={control}", monitor.address)
+            await process.stop.wait()
+    finally:
+        await server.stop()
 
-    await run_relay(config, ready, stop)
 
+def start(part: str, config: Config, source: Source, *, supervised: bool = False) -> int:
+    """Run one part to its end; the exit status. Problems at start are one line on stderr and status 2.
 
-def start(part: str, config: Config, *, supervised: bool = False) -> int:
-    """Run one part to its end; the exit status. Problems at start are one line on stderr and status 2."""
+    `source` reads the configuration again, for SIGHUP.
+    """
     configure(config.log, part)
 
-    async def main(reactor: asyncioreactor.AsyncioSelectorReactor, stop: asyncio.Event) -> None:
-        await (serve_as(config, reactor, stop) if part == "as" else serve_relay(config, stop))
+    async def main(process: Process) -> None:
+        await (serve_as(config, process) if part == "as" else serve_relay(config, process))
 
     try:
-        return run(main, supervised=supervised)
+        return run(main, source, supervised=supervised)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
     except OSError as error:
         remedy = "; choose another with --sip-port or sip.port" if error.errno == errno.EADDRINUSE else ""
         print(f"dialcast {part}: {error.strerror or error}{remedy}", file=sys.stderr)
     return 2
+
+
+def _ready(addresses: str, metrics: Address | None) -> None:
+    print(f"ready {addresses}" + (f" metrics={metrics}" if metrics is not None else ""), flush=True)
+
+
+async def _reloaded_by_hand(reloader: Reloader, *, supervised: bool) -> dict[str, Any]:
+    """The answer to the operator's command; the supervisor and its other parts are told to reload too."""
+    try:
+        result = await reloader.reload()
+    except ConfigError as error:
+        return {"ok": False, "error": "\n".join(error.problems)}
+    if supervised:
+        print(RELOADED, flush=True)
+    return {"ok": True, "changed": result.changed, "restart": result.restart}
 
 
 def _until_orphaned(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -77,6 +77,17 @@ def list_live(
     Console().print(table)
 
 
+def reload(data_dir: DataDir = Path("dialcast-data")) -> None:
+    """Have the server on this host read its configuration again; no call is dropped.
+
+    Tells what changed, and what would need a restart. A file with a mistake changes nothing: status 1.
+    """
+    answer = _command(data_dir, {"command": "reload"})
+    typer.echo(f"changed: {', '.join(answer['changed']) or 'nothing'}")
+    if answer["restart"]:
+        typer.echo(f"at the next restart only: {', '.join(answer['restart'])}")
+
+
 @live_app.command("stop")
 def stop_live(
     number: Annotated[str, typer.Argument(help="The broadcaster's number.")],

@@ -15,11 +15,17 @@ from typing import Any
 
 import structlog
 
+from dialcast.reload import Reloader, Source
+from provisioning.config import Config
+
 STABLE_AFTER = 5.0
 """Seconds after which a part that dies is restarted at once again, without back-off."""
 RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 STOP_PATIENCE = {"as": 8.5, "relay": 1.0}
 """Seconds a part may take to stop before it is killed; together less than 10."""
+
+RELOADED = "reloaded"
+"""What a part prints that was told to reload by hand: the others shall too."""
 
 log = structlog.get_logger()
 
@@ -32,6 +38,7 @@ class Part:
     environment: dict[str, str]
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    reloaded: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
 
     async def start(self) -> None:
@@ -53,9 +60,16 @@ class Part:
         assert self.process is not None
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
-            if not self.ready.done():
+            if line.strip() == RELOADED.encode():
+                self.reloaded.set()
+            elif not self.ready.done():
                 self.ready.set_result(line.decode().strip())
         return await self.process.wait()
+
+    def reload(self) -> None:
+        """SIGHUP, if it runs."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
         """SIGTERM, then after patience SIGKILL."""
@@ -71,42 +85,53 @@ class Part:
 
 
 class Supervisor:
-    """Keeps both parts running until told to stop."""
+    """Keeps both parts running until told to stop; `reloader` reads the configuration for the supervisor itself."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], config: Config, source: Source) -> None:
         token = {"DIALCAST_CONTROL__TOKEN": secrets.token_urlsafe(32)}
         self._relay = Part("relay", environment | token)
         self._as = Part("as", environment | token)
         self._stopping = asyncio.Event()
+        self._hung_up = self._as.reloaded
+        """Set by SIGHUP, or by the server's word that its operator wants the same."""
+        self._reloader = Reloader(config, source, self._pass_on)
 
     async def run(self) -> int:
         """Start both, print the ready line, keep them up; the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        following = asyncio.create_task(self._reloader.follow(self._hung_up))
         keepers: list[asyncio.Task[int]] = []
         try:
             keepers.append(asyncio.create_task(self._keep(self._relay)))
             if (address := await self._first_ready(self._relay, keepers)) is None:
                 return await self._failed(keepers)
-            control = address.removeprefix("ready control=")
+            control, _, relay_metrics = address.removeprefix("ready control=").partition(" ")
             self._relay.environment["DIALCAST_RELAY__CONTROL_PORT"] = control.rpartition(":")[2]
             self._as.environment["DIALCAST_CONTROL__CONNECT"] = f'["{control}"]'
             keepers.append(asyncio.create_task(self._keep(self._as)))
             if (ready := await self._first_ready(self._as, keepers)) is None:
                 return await self._failed(keepers)
             self._as.environment["DIALCAST_SIP__PORT"] = ready.partition(",")[0].rpartition(":")[2].split()[0]
-            print(ready, flush=True)
+            print(f"{ready} relay-{relay_metrics}" if relay_metrics else ready, flush=True)
             stopped = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({stopped, *keepers}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             return await self._failed(keepers)
         finally:
             self._stopping.set()
+            following.cancel()
             await self._as.stop()
             await self._relay.stop()
             for keeper in keepers:
                 keeper.cancel()
+
+    async def _pass_on(self, config: Config) -> None:
+        """The file is good: the parts read it too, each what concerns it."""
+        for part in (self._relay, self._as):
+            part.reload()
 
     async def _first_ready(self, part: Part, keepers: list[asyncio.Task[int]]) -> str | None:
         stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
@@ -137,10 +162,11 @@ class Supervisor:
             await asyncio.sleep(delay)
 
 
-async def supervise(environment: dict[str, str]) -> int:
+async def supervise(environment: dict[str, str], config: Config, source: Source) -> int:
     """Run both parts, with these settings in their environment, until told to stop; the exit status."""
-    return await Supervisor(environment).run()
+    return await Supervisor(environment, config, source).run()
 
 
 def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload; it has read the file by then

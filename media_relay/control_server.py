@@ -73,6 +73,11 @@ class ControlServer:
         await asyncio.sleep(0)  # lets the transports close
 
     @property
+    def listening(self) -> bool:
+        """True while the port is open."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
     def links(self) -> int:
         """How many application servers are connected."""
         return len(self._owners)

@@ -3,8 +3,6 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
-
 import structlog
 
 from media_relay.control_server import ControlServer
@@ -50,6 +48,11 @@ class RelayServer:
         self.relay.reconfigure(config.relay)
 
     @property
+    def listening(self) -> bool:
+        """True while application servers can connect."""
+        return self._control.listening
+
+    @property
     def links(self) -> int:
         """How many application servers are connected."""
         return self._control.links
@@ -90,13 +93,3 @@ class RelayServer:
         self._ready()
 
 
-async def run_relay(config: Config, ready: Callable[[Address], None], stopping: asyncio.Event) -> Address:
-    """Serve until `stopping` is set; `ready` is told the control link's bound address, which is also returned."""
-    server = RelayServer(config)
-    bound = await server.start()
-    try:
-        ready(bound)
-        await stopping.wait()
-    finally:
-        await server.stop()
-    return bound

@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
+from provisioning.metrics import COMMIT, OPERATIONS
 from provisioning.schema import apply_schema
 
 T = TypeVar("T")
@@ -88,6 +89,11 @@ class Database:
         self._queue.put(_Request(operation, then, answer))
         return await answer
 
+    @property
+    def waiting(self) -> int:
+        """How many operations are."""
+        return self._queue.qsize()
+
     async def close(self) -> None:
         """Finish what was asked before, then disconnect."""
         if not self._closed:
@@ -113,8 +119,12 @@ class Database:
     def _work(self, connection: Connection) -> None:
         last_commit = 0.0
         while batch := self._gather(connection, last_commit):
-            answers = self._commit(connection, [request for request in batch if request])
+            requests = [request for request in batch if request]
+            begun = time.monotonic()
+            answers = self._commit(connection, requests)
             last_commit = time.monotonic()
+            COMMIT.observe(last_commit - begun)
+            OPERATIONS.inc(len(requests))
             self._post(_deliver, answers)
             if batch[-1] is None:
                 break

@@ -3,17 +3,21 @@
 import math
 import secrets
 import time
+from pathlib import Path
 from typing import Self
 
-from sqlalchemy import URL, Connection, insert, select
+from sqlalchemy import URL, Connection, func, insert, select
 
 from provisioning import schema
 from provisioning.cache import Cache
+from provisioning.call_records import CallFile, CallRecordStore
 from provisioning.call_store import BroadcastStore, DialogStore, NodeStore
 from provisioning.channel_store import ChannelStore
 from provisioning.config import Config
 from provisioning.database import Database, private_directory
 from provisioning.subscriber_store import CredentialStore, DiversionStore, LocationStore
+
+_FACTS = schema.Rows(schema.facts)
 
 
 class SecretStore:
@@ -43,7 +47,7 @@ class SecretStore:
 class Store:
     """An open database and its ports. Belongs to the event loop it was opened on."""
 
-    def __init__(self, database: Database, entries: int, lifetime: float) -> None:
+    def __init__(self, database: Database, entries: int, lifetime: float, call_file: Path | None = None) -> None:
         self._database = database
         self._caches = [Cache[object](entries, lifetime) for _ in range(5)]
         credentials, location, diversions, broadcasts, channels = self._caches
@@ -55,6 +59,7 @@ class Store:
         self.dialogs = DialogStore(database)
         self.nodes = NodeStore(database)
         self.secrets = SecretStore(database)
+        self.call_records = CallRecordStore(database, CallFile(call_file) if call_file is not None else None)
         database.on_foreign_change = self._forget
 
     @classmethod
@@ -69,13 +74,39 @@ class Store:
         watch_interval = max(settings.cache_seconds / 2, 0.05)
         database = await Database.open(url, settings.commit_interval_ms / 1000, watch_interval)
         ageless = database.notices_changes and settings.cache_seconds > 0
-        store = cls(database, settings.cache_entries, math.inf if ageless else settings.cache_seconds)
+        call_file = config.operations.call_file
+        store = cls(
+            database,
+            settings.cache_entries,
+            math.inf if ageless else settings.cache_seconds,
+            config.data_path / call_file if call_file is not None else None,
+        )
         await store.location.purge(time.time())
         return store
 
     async def close(self) -> None:
         """Finish what was asked before, then close the database."""
+        await self.call_records.close()
         await self._database.close()
+
+    @property
+    def waiting(self) -> int:
+        """Operations waiting for the database."""
+        return self._database.waiting
+
+    async def probe(self) -> float:
+        """Write something durably; how many seconds that took. Raises StoreError."""
+        begun = time.monotonic()
+        row = {"name": "probed_at", "value": str(time.time())}
+        await self._database.run(lambda connection: _FACTS.put(connection, row))
+        return time.monotonic() - begun
+
+    async def registered(self, now: float) -> tuple[int, int]:
+        """How many numbers have a phone registered, and how many phones that are."""
+        bindings = schema.bindings.c
+        standing = select(func.count(bindings.aor.distinct()), func.count()).where(bindings.expires_at > now)
+        numbers, contacts = await self._database.run(lambda connection: tuple(connection.execute(standing).one()))
+        return numbers, contacts
 
     def _forget(self) -> None:
         for cache in self._caches:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class OperatorDoor:
         self._service = service
         self._path = path
         self._server: asyncio.Server | None = None
+        self.reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
+        """Reads the configuration again; its answer is the command's."""
 
     async def start(self) -> None:
         """Open the socket, in place of one a killed server left behind."""
@@ -68,6 +71,8 @@ class OperatorDoor:
                 return {"ok": True, "broadcasts": self._list()}
             case "stop":
                 return await self._stop(str(request.get("number", "")), str(request.get("reason", "")))
+            case "reload" if self.reload is not None:
+                return await self.reload()
         return {"ok": False, "error": f"no such command: {str(command)[:40]}"}
 
     def _list(self) -> list[dict[str, Any]]:

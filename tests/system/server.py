@@ -76,5 +76,5 @@ class Server(Evented):
 
 
 def _ready(line: str) -> tuple[str, str, str] | None:
-    found = re.fullmatch(r"ready sip=udp:(\S+?),tcp:([^\s,]+)(?:,\S+)? service=(\d+)", line)
+    found = re.fullmatch(r"ready sip=udp:(\S+?),tcp:([^\s,]+)(?:,\S+)? service=(\d+)(?: .*)?", line)
     return (found[1], found[2], found[3]) if found else None
