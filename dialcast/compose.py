@@ -100,6 +100,7 @@ async def serve_as(config: Config, process: Process) -> None:
     from sip_app.broadcast.operator import OperatorDoor
     from sip_app.broadcast.records import CallRecorder
     from sip_app.broadcast.relay_link import RelayLink
+    from sip_app.broadcast.relays import RelayPool
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.ports import Ports
     from sip_app.server import ApplicationServer
@@ -122,7 +123,7 @@ async def serve_as(config: Config, process: Process) -> None:
     as_id = config.as_id or await store.secrets.as_id()
     token = config.control.token
     hello = Hello(as_id, int(time.time() * 1000), token.get_secret_value() if token else "")
-    link = RelayLink(reactor, config.control.relays[0], hello, config.control)
+    link = RelayPool([RelayLink(reactor, address, hello, config.control) for address in config.control.relays])
     service = Broadcasting(config, ports, link, as_id)
     calls = BroadcastCalls(service)
     recorder = CallRecorder(service, store.call_records)
@@ -136,7 +137,7 @@ async def serve_as(config: Config, process: Process) -> None:
         await recorder.resume()
         link.start(calls)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(link.settled.wait(), RELAY_WAIT)
+            await asyncio.wait_for(link.settled(), RELAY_WAIT)
         await server.start()
         await door.start()
         beside += [asyncio.create_task(calls.renew_leases()), asyncio.create_task(operated.prune())]

@@ -43,10 +43,10 @@ Execute = Callable[[str, Command], Reply]
 class ControlServer:
     """Listens for application servers. One connection per AS id; a newer start of the same AS takes it over."""
 
-    def __init__(self, config: ControlConfig, relay_id: str, instance: str, execute: Execute) -> None:
+    def __init__(self, config: ControlConfig, host: str, instance: str, execute: Execute) -> None:
         self._token = config.token.get_secret_value() if config.token is not None else ""
         self._tls = _tls(config)
-        self._hello = HelloReply(relay_id, instance)
+        self._host, self._instance = host, instance
         self._execute = execute
         self._owners: dict[str, _Link] = {}
         self._epochs: dict[str, int] = {}
@@ -62,6 +62,7 @@ class ControlServer:
             self._accept, address.host, address.port, ssl=self._tls, ssl_handshake_timeout=shake
         )
         host, port, *_ = self._server.sockets[0].getsockname()
+        self._hello = HelloReply(str(Address(self._host, port)), self._instance)
         return Address(host, port)
 
     async def stop(self) -> None:

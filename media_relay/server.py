@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+
 import structlog
 
 from media_relay.control_server import ControlServer
@@ -25,8 +26,8 @@ class RelayServer:
         self._config = config
         self._engine = PlainEngine()
         instance = secrets.token_hex(8)
-        relay_id = config.relay.advertised_host or config.relay.bind
-        self._control = ControlServer(config.control, relay_id, instance, self._execute)
+        host = config.relay.advertised_host or config.relay.bind
+        self._control = ControlServer(config.control, host, instance, self._execute)
         self.relay = Relay(config.relay, self._engine, self._control.emit, self._control.connected)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick: asyncio.TimerHandle | None = None
@@ -91,5 +92,3 @@ class RelayServer:
         self._tick = self._loop.call_later(TICK, self._ticking)  # first: whatever fails below, timers go on
         self.relay.tick(time.monotonic())
         self._ready()
-
-

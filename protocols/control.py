@@ -363,9 +363,8 @@ class GroupClosed:
     cause: str
 
 
-Command = (
-    Hello
-    | OpenGroup
+GroupCommand = (
+    OpenGroup
     | ReplaceSource
     | AddViewer
     | UpdateLeg
@@ -376,8 +375,9 @@ Command = (
     | PlayPrompt
     | StopPrompt
     | ClaimGroup
-    | ListLegs
 )
+"""What is asked of one group; each has its `group_id` and `epoch`."""
+Command = Hello | ListLegs | GroupCommand
 Reply = HelloReply | LegInfo | LegPage | Done
 Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | LegReports | PromptEnded | Digit | GroupClosed
 Value = Command | Reply | Event

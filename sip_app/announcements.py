@@ -31,6 +31,7 @@ from protocols.sip.message import Request
 from sip_app.broadcast.group import Broadcasting, new_leg_id
 from sip_app.broadcast.media import Plan, plan_announcement
 from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.broadcast.relays import GroupKey
 from sip_app.calls import CallGone, Dialog, IncomingCall, Rejected
 
 PREFIX = "announcement:"
@@ -217,18 +218,19 @@ class Announcements:
         *,
         contact: str | None = None,
         session_id: int = 0,
+        near: GroupKey | None = None,
     ) -> Announcement:
         """Answer 200 with a leg that can be spoken to. Raises `CallGone`, `Rejected`, or what `link.call` raises.
 
         `replan` reads later offers; without one they are read like those of plain announcements. `session_id` is that
-        of our SDP (o= line).
+        of our SDP (o= line). `near` is the group the leg may move into, so it is made on the same relay.
         """
         replan = replan or partial(plan_announcement, config=self.service.config.media)
         made = Announcement(self, call, plan, replan, session_id)
         self._open[made.group_id] = made
         dialog: Dialog | None = None
         try:
-            made.leg = await self.service.link.call(OpenAnnouncement(made.group_id, 0, made.spec), LegInfo)
+            made.leg = await self.service.link.call(OpenAnnouncement(made.group_id, 0, made.spec), LegInfo, near=near)
             dialog = await call.answer(body=made.describe(0), contact=contact, app={"kind": "announcement"})
         finally:
             if dialog is None:

@@ -31,6 +31,7 @@ CONNECTIONS = Gauge("dialcast_sip_connections", "Connections that stand or are b
 LIMITED = Counter("dialcast_sip_limited_total", "Requests, messages or connections refused by a limit", ["limit"])
 SUBSCRIPTIONS = Gauge("dialcast_subscriptions", "Subscriptions that stand", ["package"])
 NOTIFICATIONS = Counter("dialcast_notifications_total", "NOTIFY requests sent, without retransmissions", ["package"])
+PINS = Counter("dialcast_pins_asked_total", "Viewers asked for a PIN, by how it ended", ["verdict"])
 TEXTS = Counter("dialcast_group_messages_total", "Text messages taken within broadcasts", ["kind"])
 
 
@@ -114,10 +115,11 @@ class ServerCollector(Collector):
         yield _gauge("dialcast_registered_contacts", "Phones registered", contacts)
         yield _gauges("dialcast_broadcasts", "Broadcasts held", "state", states)
         yield _gauge("dialcast_viewers", "Views that stand", sum(len(group.viewers) for group in groups))
-        link = service.link
-        yield _gauge("dialcast_relay_up", "1 while the control link to the relay stands", link.up)
-        if link.rtt is not None:
-            yield _gauge("dialcast_relay_rtt_seconds", "The relay's last answer to a question took so long", link.rtt)
+        links = {str(link.address): link for link in service.link.links}
+        up = {name: float(link.up) for name, link in links.items()}
+        rtt = {name: link.rtt for name, link in links.items() if link.rtt is not None}
+        yield _gauges("dialcast_relay_up", "1 while the control link to the relay stands", "relay", up)
+        yield _gauges("dialcast_relay_rtt_seconds", "The relay's last answer to a question took so long", "relay", rtt)
 
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:

@@ -9,13 +9,14 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from protocols.control import CloseGroup, ControlError, Done, LegReports, LegSpec, RemoveLeg, RequestKeyframe
+from protocols.control import CloseGroup, ControlError, Done, Event, LegReports, LegSpec, RemoveLeg, RequestKeyframe
 from protocols.records import Broadcast
 from protocols.sip.message import Request
 from provisioning.config import Config, ServicePolicy, service_policies
 from sip_app.broadcast.media import GroupFormat, Role, dump_formats
 from sip_app.broadcast.policy import Gate
-from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
+from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.broadcast.relays import RelayPool
 from sip_app.calls import Dialog, IncomingCall
 from sip_app.numbers import domain_of
 from sip_app.ports import Ports
@@ -148,8 +149,20 @@ class GroupMessages(Protocol):
 
 
 AskPin = Callable[["Broadcasting", IncomingCall, LiveGroup], Awaitable[None]]
-"""Asks the caller for the PIN and has `Broadcasting.gate.verify_pin` judge it; returns once it was right. Raises
-`Rejected` when it was not, `CallGone` when the caller gave up."""
+"""Answers the call, asks for the PIN, has `Broadcasting.gate.verify_pin` judge it, and lets the viewer in or hangs up.
+Raises `Rejected` and `CallGone` only before it answers."""
+
+
+class AnnouncementCalls(Protocol):
+    """Calls that the relay speaks to."""
+
+    def relay_event(self, event: Event) -> bool:
+        """True for a report about one of them."""
+        ...
+
+    def holds(self, group_id: str) -> bool:
+        """True if the relay's group of this name is one of them."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -158,7 +171,7 @@ class Broadcasting:
 
     config: Config
     ports: Ports
-    link: RelayLink
+    link: RelayPool
     as_id: str
     open: dict[str, LiveGroup] = field(default_factory=dict)
     """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
@@ -169,6 +182,8 @@ class Broadcasting:
     messages: GroupMessages | None = None
     ask_pin: AskPin | None = None
     """Asks a viewer for the PIN; None turns viewers away who need one."""
+    announcements: AnnouncementCalls | None = None
+    """Hears what the relay reports of calls that are spoken to."""
     gate: Gate = field(init=False)
     policies: Mapping[str, ServicePolicy] = field(init=False)
     """By service number, `number@domain`."""
@@ -232,7 +247,7 @@ class Broadcasting:
             channel=group.channel,
             epoch=group.epoch,
             as_id=self.as_id,
-            relay_id=self.link.relay.relay_id if self.link.relay else "",
+            relay_id=self.link.relay_of((group.channel, group.epoch)),
             state=group.state,
             lease_until=time.time() + LEASE,
             opened_at=group.opened_at,
@@ -269,11 +284,11 @@ class Broadcasting:
     def contact(self, call: IncomingCall, group: LiveGroup) -> str:
         """The Contact of a group: its conference URI (RFC 4579), `sip:NUMBER@HOST:PORT` with our own address.
 
-        With several domains that address alone does not say whose number it is: for all but the first domain the URI
-        ends in `;domain=NAME`, which number analysis understands in any request.
+        With several domains that address alone does not say whose number it is: then the URI ends in `;domain=NAME`,
+        which number analysis understands in any request.
         """
-        domain = domain_of(group.channel)
-        return f"{call.contact(group.number, '' if domain == self.config.domain else f';domain={domain}')};isfocus"
+        domain = f";domain={domain_of(group.channel)}" if self.config.domains else ""
+        return f"{call.contact(group.number, domain)};isfocus"
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -54,6 +54,7 @@ class PinDesk:
                 replan,
                 contact=service.contact(call, group),
                 session_id=group.session_id,
+                near=(group.channel, group.epoch),
             )
             try:
                 await self._serve(service, call, group, asked)

@@ -124,8 +124,8 @@ class CallRecorder:
         start: float,
         answer: float,
     ) -> None:
-        link, service = self._service.link, self._service
-        relay_id = link.relay.relay_id if link.relay else ""
+        service = self._service
+        relay_id = service.link.relay_of((group.channel, group.epoch))
         record = CallRecord(
             record_id, kind, group.channel, party, group.service, start, answer, service.as_id, relay_id
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from protocols.control import ClaimGroup, ControlError, Done, LegLost, LegRow
+from protocols.control import ClaimGroup, CloseGroup, ControlError, Done, LegLost, LegRow
 from protocols.records import Broadcast, StoredDialog
 from provisioning.config import ServicePolicy
 from sip_app.broadcast.ending import (
@@ -25,7 +25,7 @@ from sip_app.broadcast.ending import (
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.in_call import play
 from sip_app.broadcast.media import load_formats
-from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
 from sip_app.calls import Dialog, DialogHandler
 
 Restore = Callable[[StoredDialog], Dialog]
@@ -46,6 +46,7 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
     claims = [claim for claim in all_claims if claim.as_id == service.as_id]
     for claim in claims:
         service.open[claim.channel] = _group(claim, service.policies.get(claim.service, NO_LONGER_SERVED))
+        service.link.settle((claim.channel, claim.epoch), claim.relay_id)
     dialogs = [restore_dialog(stored) for stored in await service.ports.dialogs.owned_by(service.as_id)]
     for dialog in dialogs:
         group = service.group(dialog.app.get("group", ""), int(dialog.app.get("epoch", "0")))
@@ -84,20 +85,21 @@ def adopt(group: LiveGroup, dialog: Dialog) -> Viewer | None:
     return viewer
 
 
-async def reconcile(service: Broadcasting) -> None:
-    """Compare with the relay and end, on either side, what the other no longer has."""
+async def reconcile(service: Broadcasting, link: RelayLink) -> None:
+    """Compare with one relay and end, on either side, what the other no longer has."""
     try:
-        await _reconcile(service)
+        await _reconcile(service, link)
     except (RelayUnavailable, ControlError) as error:
         # The link dropped again meanwhile; the next one reconciles.
         log.warning("relay.not_reconciled", error=str(error))
 
 
-async def _reconcile(service: Broadcasting) -> None:
+async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
     # Only what was there before the relay was asked can be missing from its answer.
-    before = {group: set(group.viewers) for group in service.open.values() if group.epoch}
+    here = [group for group in service.open.values() if service.link.home((group.channel, group.epoch)) is link]
+    before = {group: set(group.viewers) for group in here}
     legs: dict[tuple[str, int], dict[str, LegRow]] = defaultdict(dict)
-    for row in await service.link.legs():
+    for row in await link.legs():
         legs[row.group_id, row.epoch][row.leg_id] = row
     for group, viewers in before.items():
         there = legs.pop((group.channel, group.epoch), {})
@@ -110,9 +112,10 @@ async def _reconcile(service: Broadcasting) -> None:
         elif await _claimed(service, group):
             await _reconcile_legs(service, group, viewers, there)
     for channel, epoch in legs:
-        if service.group(channel, epoch) is None:
+        spoken_to = service.announcements is not None and service.announcements.holds(channel)
+        if service.group(channel, epoch) is None and not spoken_to:
             log.info("relay.stray_group_closed", channel=channel, epoch=epoch)
-            await service.close_on_relay(channel, epoch)
+            await link.call(CloseGroup(channel, epoch), Done)
 
 
 async def _claimed(service: Broadcasting, group: LiveGroup) -> bool:

@@ -57,11 +57,11 @@ class RelayUnavailable(Exception):
 class RelayListener(Protocol):
     """Who is told what the relay reports."""
 
-    async def relay_up(self, relay: HelloReply) -> None:
+    async def relay_up(self, link: "RelayLink") -> None:
         """The link stands (again)."""
         ...
 
-    def relay_down(self) -> None:
+    def relay_down(self, link: "RelayLink") -> None:
         """The link is gone; it is being dialled again."""
         ...
 
@@ -99,7 +99,10 @@ class RelayLink:
 
     def __init__(self, reactor: AsyncioSelectorReactor, address: Address, hello: Hello, config: ControlConfig) -> None:
         self.address = address
-        self.relay: HelloReply | None = None
+        self.relay_id = ""
+        """Who answered there; "" before the first hello."""
+        self.up = False
+        """True while the link stands and the relay has accepted our hello."""
         self.rtt: float | None = None
         """Seconds its last answer to a ping took; None before the first."""
         self.settled = asyncio.Event()
@@ -122,11 +125,6 @@ class RelayLink:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
         self._drop()
-
-    @property
-    def up(self) -> bool:
-        """True while the link stands and the relay has accepted our hello."""
-        return self.relay is not None
 
     async def call(self, command: Command, kind: type[R]) -> R:
         """One command and its reply. `RelayUnavailable` without a relay, `ControlError` when it refuses."""
@@ -178,7 +176,7 @@ class RelayLink:
             await self._until_lost()
             self._drop()
             log.warning("relay.down", relay=str(self.address))
-            self._listener.relay_down()
+            self._listener.relay_down(self)
 
     async def _until_lost(self) -> None:
         """Returns when the connection is gone, or stands but nobody answers on it any more."""
@@ -204,9 +202,9 @@ class RelayLink:
         reply = await self._exchange(self._hello, HelloReply)
         if reply.version != VERSION:
             raise ControlError("version", f"relay speaks version {reply.version}, this server {VERSION}")
-        self.relay = reply
+        self.relay_id, self.up = reply.relay_id, True
         log.info("relay.up", relay=str(self.address), relay_id=reply.relay_id)
-        await self._listener.relay_up(reply)
+        await self._listener.relay_up(self)
         self.settled.set()
 
     def _endpoint(self) -> Any:
@@ -230,7 +228,7 @@ class RelayLink:
             self._listener.relay_event(value)
 
     def _drop(self) -> None:
-        self.relay = None
+        self.up = False
         if self._wire is not None and self._wire.transport is not None:
             self._wire.transport.abortConnection()
         self._wire = None

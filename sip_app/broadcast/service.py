@@ -12,7 +12,6 @@ from protocols.control import (
     ControlError,
     Event,
     GroupClosed,
-    HelloReply,
     KeyframeWanted,
     LegBack,
     LegInfo,
@@ -33,7 +32,7 @@ from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, descr
 from sip_app.broadcast.keyframe_info import ask_picture
 from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
-from sip_app.broadcast.relay_link import RelayUnavailable
+from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
 from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, OverlayOutcome, Rejected
 from sip_app.metrics import limited
 
@@ -48,7 +47,7 @@ class BroadcastCalls:
 
     def __init__(self, service: Broadcasting) -> None:
         self.service = service
-        self._orphaned: asyncio.Task[None] | None = None
+        self._orphaned: dict[RelayLink, asyncio.Task[None]] = {}
 
     async def go_live(self, call: IncomingCall) -> None:
         """The caller becomes the broadcaster of its own number, or takes its broadcast over after a loss."""
@@ -113,7 +112,8 @@ class BroadcastCalls:
     async def restore(self, restore_dialog: Callable[[StoredDialog], Dialog]) -> None:
         """Hold again what this server held before it died; before the first INVITE is accepted."""
         await restore(self.service, restore_dialog, self._handler)
-        self.relay_down()  # as far as anybody knows yet
+        for link in self.service.link.links:
+            self.relay_down(link)  # as far as anybody knows yet
 
     async def stop(self) -> None:
         """End every broadcast with a reason."""
@@ -134,22 +134,24 @@ class BroadcastCalls:
         except OSError as error:
             log.error("broadcast.lease_not_renewed", channel=group.channel, error=str(error))
 
-    async def relay_up(self, relay: HelloReply) -> None:
+    async def relay_up(self, link: RelayLink) -> None:
         """The link stands: agree with the relay on what there is."""
-        if self._orphaned is not None:
-            self._orphaned.cancel()
-        await reconcile(self.service)
+        if (orphaned := self._orphaned.pop(link, None)) is not None:
+            orphaned.cancel()
+        await reconcile(self.service, link)
 
-    def relay_down(self) -> None:
+    def relay_down(self, link: RelayLink) -> None:
         """Media may go on without the link, for a while."""
-        if self._orphaned is None or self._orphaned.done():
-            self._orphaned = self.service.spawn(self._without_relay())
+        if link not in self._orphaned:
+            self._orphaned[link] = self.service.spawn(self._without_relay(link))
 
-    async def _without_relay(self) -> None:
+    async def _without_relay(self, link: RelayLink) -> None:
         """A relay that stays away for `orphan_grace` has no groups of ours any more: the calls end."""
         await asyncio.sleep(self.service.config.service.orphan_grace)
-        groups = list(self.service.open.values())
-        log.error("relay.given_up", broadcasts=len(groups))
+        del self._orphaned[link]
+        home = self.service.link.home  # none: on a relay that was never reached, or is not ours any more
+        groups = [g for g in self.service.open.values() if home((g.channel, g.epoch)) in (link, None) and g.epoch]
+        log.error("relay.given_up", relay=str(link.address), broadcasts=len(groups))
         for group in groups:  # each by itself: a relay that comes back now must not stop them halfway
             self.service.spawn(end_group(self.service, group, RELAY_LOST))
 
@@ -157,6 +159,8 @@ class BroadcastCalls:
         """A report of the relay; those about groups that are gone are ignored, but for their counters."""
         if isinstance(event, LegReports):
             self.service.on_media_ended(event)
+            return
+        if self.service.announcements is not None and self.service.announcements.relay_event(event):
             return
         group = self.service.group(event.group_id, event.epoch)
         if group is None:
@@ -324,12 +328,13 @@ class BroadcastCalls:
             if service.ask_pin is None:
                 raise Rejected(403, "PIN Needed")
             await service.ask_pin(service, call, group)
+            return
         plan = plan_leg(call.offer, "sink", group.formats)
         leg_id = new_leg_id()
         dialog: Dialog | None = None
         try:
             spec = plan.leg(leg_id, call.caller.number, call.caller.client_address.host)
-            reserved = spec if plan.ice else silenced(spec)
+            reserved = spec if plan.ice or plan.ours else silenced(spec)
             leg = await service.link.call(AddViewer(group.channel, group.epoch, reserved), LegInfo)
             if group.over() or call.cancelled:
                 raise Rejected(480, "Broadcast Ended")

@@ -28,6 +28,7 @@ from sip_app.broadcast.following import attach
 from sip_app.broadcast.group import Broadcasting, LiveGroup
 from sip_app.broadcast.operator import OperatorDoor
 from sip_app.broadcast.relay_link import RelayLink
+from sip_app.broadcast.relays import RelayPool
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.ports import Dialogs, DiversionSettings, Ports
 from sip_app.server import ApplicationServer
@@ -192,9 +193,9 @@ class MediaPhone(Phone):
         call.responses = self.waiting[call.tx]
         return call
 
-    async def go_live(self) -> Call:
-        """Dial the service number as a stock phone does, and send a first picture."""
-        call = await self.dial("8888", body=self.offer())
+    async def go_live(self, service: str = "8888") -> Call:
+        """Dial a service number as a stock phone does, and send a first picture."""
+        call = await self.dial(service, body=self.offer())
         self.connect((await call.answered()).body)
         for socket in self.media:
             socket.send()
@@ -293,7 +294,7 @@ class BroadcastWorld:
         self.epoch += 1
         address = Address("127.0.0.1", config.relay.control_port)
         self.link = RelayLink(self.reactor, address, Hello("as-test", self.epoch, ""), config.control)
-        self.service = Broadcasting(config, ports, self.link, "as-test")
+        self.service = Broadcasting(config, ports, RelayPool([self.link]), "as-test")
         self.calls = BroadcastCalls(self.service)
         self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id="as-test", timers=QUICK)
         attach(self.server, self.service)

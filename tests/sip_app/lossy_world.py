@@ -16,6 +16,7 @@ from typing import Any
 from protocols.control import (
     AddViewer,
     CloseGroup,
+    ControlError,
     Done,
     LegInfo,
     LegJoined,
@@ -24,6 +25,7 @@ from protocols.control import (
     OpenGroup,
     RemoveLeg,
     ReplaceSource,
+    UpdateLeg,
 )
 from protocols.net import Address, Flow
 from protocols.records import Binding, Channel, DiversionRules, Diversions, Overlay, StoredDialog, Subscriber
@@ -274,7 +276,9 @@ class MemoryRelay:
         match command:
             case OpenGroup(leg=spec) | ReplaceSource(leg=spec):
                 self.legs.setdefault(group, {})[spec.leg_id] = spec
-            case AddViewer(leg=spec) if group in self.legs:
+            case UpdateLeg(leg=spec) if spec.leg_id not in self.legs.get(group, {}):
+                raise ControlError("unknown", "no such leg")
+            case AddViewer(leg=spec) | UpdateLeg(leg=spec) if group in self.legs:
                 self.legs[group][spec.leg_id] = spec
             case RemoveLeg():
                 self.legs.get(group, {}).pop(command.leg_id, None)

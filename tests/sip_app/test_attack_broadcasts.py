@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ua import DOMAIN, OFFER, running
 
-from protocols.control import Command, HelloReply, LegBack, LegInfo, LegLost, LegMedia, ReplaceSource
+from protocols.control import Command, LegBack, LegInfo, LegLost, LegMedia, ReplaceSource
 from protocols.net import Address, Flow
 from protocols.sip.digest import NonceSource
 from protocols.sip.message import Headers, Request, make_response
@@ -80,7 +80,10 @@ class FakeCall:
 class FakeLink:
     """A relay that agrees to everything."""
 
-    relay = HelloReply("relay", "1")
+    links = ()
+
+    def relay_of(self, group: object) -> str:
+        return "relay"
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
