@@ -163,9 +163,9 @@ class Leg:
             phone.answer(tx, 200)
 
     def _refreshed(self, request: Request) -> list[tuple[str, str]]:
-        timer = agree(request, 120)
         if "timer" not in request.supported:
             return []
+        timer = agree(request, 120, self.phone.min_se)
         self.watch(timer.interval, timer.refresher == "uas")
         return list(timer.headers)
 
@@ -252,7 +252,7 @@ class Dialling:
         self.final: asyncio.Future[Leg | Response] = phone.loop.create_future()
         self.cancelled = False
         self._answer = answer
-        self._early: dict[str, DialogState] = {}
+        self.early: dict[str, DialogState] = {}
         self._rseq: dict[str, int] = {}
         self._acks: dict[str, Request] = {}
         self.tx = phone.start(request, self.on_response)
@@ -280,8 +280,8 @@ class Dialling:
         if rseq != self._rseq.get(tag, rseq - 1) + 1:
             return
         self._rseq[tag] = rseq
-        early = self._early.get(tag) or uac_dialog(self.tx.request, response, self.phone.flow)
-        self._early[tag], request = prack(early, response)
+        early = self.early.get(tag) or uac_dialog(self.tx.request, response, self.phone.flow)
+        self.early[tag], request = prack(early, response)
         self.phone.start(request, lambda response: None)
 
     def _answered(self, response: Response) -> None:
@@ -290,8 +290,8 @@ class Dialling:
             phone.stateless(self._acks[tag])
             return
         state = uac_dialog(self.tx.request, response, phone.flow)
-        if tag in self._early:
-            state = replace(state, local_cseq=self._early[tag].local_cseq)
+        if tag in self.early:
+            state = replace(state, local_cseq=self.early[tag].local_cseq)
         leg = self.legs[tag] = Leg(phone, state)
         kind = {"body": self._answer, "content_type": "application/sdp"} if self._answer else {}
         self._acks[tag] = state.ack(self.tx.request.cseq.number, **kind)  # type: ignore[arg-type]
@@ -319,6 +319,7 @@ class Phone:
         self.legs: dict[DialogId, Leg] = {}
         self.ringing: list[Ringing] = []
         self.on_invite: Callable[[Ringing], object] = Ringing.answer
+        self.min_se = 90
         self.dead = False
         self.unheard = 0
         self._supported = "100rel, timer" if timer else "100rel"
@@ -381,7 +382,7 @@ class Phone:
             try:
                 leg.receive(tx, request)
             except BadRequest as error:
-                self.answer(tx, error.status)
+                self.answer(tx, error.status, headers=[("Min-SE", str(self.min_se))])
         elif request.to.tag and early is not None and request.method == "PRACK":
             self.answer(tx, 200 if early.take_prack(request) else 481)
         elif request.to.tag:
