@@ -15,7 +15,7 @@ from twisted.protocols import amp
 
 from media_relay.amp_stream import AmpStream
 from media_relay.control_server import HELLO_TIMEOUT
-from media_relay.server import RelayServer, run_relay
+from media_relay.server import RelayServer
 from protocols.control import (
     PAGE_BYTES,
     AddViewer,
@@ -346,16 +346,3 @@ def test_off_loopback_the_link_is_mutual_tls(tmp_path: Path) -> None:
         await asyncio.wait_for(plain.lost.wait(), 5)
 
     serve(test, Config(control=control, relay=RelayConfig(port_min=31000, port_max=31999)))
-
-
-def test_run_relay_tells_where_it_listens_and_stops_when_told() -> None:
-    async def run() -> None:
-        stopping = asyncio.Event()
-        ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(run_relay(config(), ready.set_result, stopping))
-        bound = await asyncio.wait_for(ready, 5)
-        await hello(bound)
-        stopping.set()
-        assert await asyncio.wait_for(task, 5) == bound
-
-    asyncio.run(run())
