@@ -27,6 +27,7 @@ from provisioning.subscribers import provision
 from sip_app.broadcast.following import attach
 from sip_app.broadcast.group import Broadcasting, LiveGroup
 from sip_app.broadcast.operator import OperatorDoor
+from sip_app.broadcast.records import CallRecorder
 from sip_app.broadcast.relay_link import RelayLink
 from sip_app.broadcast.relays import RelayPool
 from sip_app.broadcast.service import BroadcastCalls
@@ -296,10 +297,12 @@ class BroadcastWorld:
         self.link = RelayLink(self.reactor, address, Hello("as-test", self.epoch, ""), config.control)
         self.service = Broadcasting(config, ports, RelayPool([self.link]), "as-test")
         self.calls = BroadcastCalls(self.service)
+        self.recorder = CallRecorder(self.service, store.call_records)
         self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id="as-test", timers=QUICK)
         attach(self.server, self.service)
         self.door = OperatorDoor(self.service, config.data_path / OPERATOR_SOCKET)
         await self.calls.restore(self.server.endpoint.restore)
+        await self.recorder.resume()
         self.link.start(self.calls)
         if relay:
             await asyncio.wait_for(self.link.settled.wait(), PATIENCE)
@@ -316,6 +319,7 @@ class BroadcastWorld:
         await self.door.stop()
         await self.server.stop()
         await self.link.stop()
+        await self.recorder.close()
         await self.store.close()
 
     async def kill_server(self) -> None:
