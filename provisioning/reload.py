@@ -43,6 +43,7 @@ LIVE = (
     "log.level",
     "operations.*",
     "diversion.*",
+    "security.*",
 )
 """Keys, and sections with `*`, that change in a running process."""
 FIXED = (

@@ -7,9 +7,11 @@ peer stamped on the Via hop below its own (RFC 3581). Limits and NAT handling us
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from protocols.net import Address, Flow
+from protocols.net import Address, Flow, is_host
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
+from sip_app.guard import Guard, place_of
+from sip_app.metrics import limited
 
 RESPONSES_PER_REQUEST = 10
 """How many responses a second are taken from an address, as a multiple of its requests."""
@@ -18,17 +20,21 @@ _UNTRUSTED_HEADERS = frozenset(("p-asserted-identity", "p-preferred-identity", "
 
 
 class RateLimit:
-    """A token bucket per host: `rate` requests a second, bursts of the same size; memory is bounded."""
+    """A token bucket per host or account: `rate` requests a second, bursts of `burst` (None: a second's worth).
 
-    def __init__(self, rate: int) -> None:
+    Memory is bounded.
+    """
+
+    def __init__(self, rate: float, *, burst: int | None = None) -> None:
         self._rate = float(rate)
+        self._burst = float(rate if burst is None else burst)
         self._buckets: dict[str, tuple[float, float]] = {}
         self.dropped = 0
 
     def allows(self, host: str, now: float) -> bool:
         """Take one token of `host`; False if there is none."""
-        tokens, at = self._buckets.get(host, (self._rate, now))
-        tokens = min(self._rate, tokens + (now - at) * self._rate)
+        tokens, at = self._buckets.get(host, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
         if tokens < 1.0:
             self.dropped += 1
             return False
@@ -38,8 +44,9 @@ class RateLimit:
         return True
 
     def _forget_idle(self, now: float) -> None:
-        """Whoever was silent for a second has a full bucket: nothing is lost. All busy: start anew."""
-        self._buckets = {host: entry for host, entry in self._buckets.items() if now - entry[1] < 1.0}
+        """Whoever was silent long enough has a full bucket: nothing is lost. All busy: start anew."""
+        full = self._burst / self._rate
+        self._buckets = {host: entry for host, entry in self._buckets.items() if now - entry[1] < full}
         if len(self._buckets) >= MAX_TRACKED_CLIENTS:
             self._buckets.clear()
 
@@ -57,7 +64,8 @@ class Admitted:
 class Admission:
     """The rules of this step, from the configuration."""
 
-    def __init__(self, config: SipConfig) -> None:
+    def __init__(self, config: SipConfig, guard: Guard | None = None) -> None:
+        self.guard = guard
         self._take(config)
 
     def reconfigure(self, config: Config) -> None:
@@ -85,7 +93,16 @@ class Admission:
     def within_rate(self, flow: Flow, now: float, *, response: bool = False) -> bool:
         """Before a message is even parsed: may this source send one more? Trusted peers are judged by client later."""
         rate = self._response_rate if response else self._rate
-        return self.trusted(flow.remote.host) or rate.allows(flow.remote.host, now)
+        host = flow.remote.host
+        if self.trusted(host) or rate.allows(place_of(host) if ":" in host else host, now):
+            return True
+        limited("sip.requests_per_second")
+        return False
+
+    def refuses(self, request: Request, flow: Flow) -> bool:
+        """True if this is to be dropped in silence, as its source is blocked. Trusted peers are judged by client."""
+        guard, host = self.guard, flow.remote.host
+        return guard is not None and not self.trusted(host) and guard.refuses(request, host)
 
     def client_address(self, request: Request, flow: Flow) -> Address:
         """Where the request comes from, as far as it can be believed."""
@@ -110,6 +127,9 @@ class Admission:
                 request = Request(request.method, request.uri, headers, request.body)
             return Admitted(request, flow, flow.remote, False)
         client = self.client_address(request, flow)
-        if client != flow.remote and not self._rate.allows(client.host, now):
+        if client != flow.remote and not self._rate.allows(place_of(client.host), now):
+            limited("sip.requests_per_second")
+            return None
+        if self.guard is not None and is_host(client.host) and self.guard.refuses(request, client.host):
             return None
         return Admitted(request, flow, client, True)

@@ -10,8 +10,8 @@ HeaderList = Sequence[tuple[str, str]]
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
 ALLOW = ", ".join(METHODS)
 _KNOWN = frozenset((*METHODS, "NOTIFY", "PUBLISH", "REFER"))
-SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo"))
-SUPPORTED_TEXT = "100rel, timer, path, histinfo"
+SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo", "outbound"))
+SUPPORTED_TEXT = "100rel, timer, path, histinfo, outbound"
 BODIES = (("Accept", f"{SDP}, multipart/mixed, multipart/alternative"), ("Accept-Encoding", "identity"))
 CAPABILITIES = (("Allow", ALLOW), *BODIES, ("Accept-Language", "en"), ("Supported", SUPPORTED_TEXT))
 
@@ -46,6 +46,13 @@ def check_required(request: Request) -> None:
     unknown = request.required - SUPPORTED
     if unknown:
         raise Rejected(420, headers=(("Unsupported", ", ".join(sorted(unknown))),))
+
+
+def check_accepted(request: Request) -> None:
+    """Raises `Rejected` 406 for a caller who takes no SDP in an answer."""
+    taken = {value.partition(";")[0].strip().lower() for value in request.headers.values("accept")}
+    if taken and taken.isdisjoint(("application/sdp", "application/*", "*/*")):
+        raise Rejected(406)
 
 
 def offer_in(request: Request) -> bytes:

@@ -105,6 +105,7 @@ class SipEndpoint:
         self.session_expires = config.service.session_expires
         self.min_se = config.service.min_se
         self.dialogs: dict[DialogId, Dialog] = {}
+        self.forgetting: list[Callable[[Dialog], object]] = []
         self.early: dict[DialogId, IncomingCall] = {}
         self.calls: dict[ServerTransaction, IncomingCall] = {}
         self.cancellable: dict[ServerTransaction, Callable[[], None]] = {}
@@ -293,6 +294,8 @@ class SipEndpoint:
     def forget(self, dialog: Dialog) -> None:
         """A dialog is over."""
         self.dialogs.pop(dialog.state.id, None)
+        for act in self.forgetting:
+            act(dialog)
         self.spawn(self._store.delete(dialog.id))
 
     # What comes in
@@ -320,6 +323,8 @@ class SipEndpoint:
                 check_request(message)
             except BadRequest as error:
                 self._refuse(message, flow, error)
+                return
+            if self._admission.refuses(message, flow):
                 return
         self._layer.receive(message, flow, now)
         self.pump()

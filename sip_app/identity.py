@@ -3,7 +3,10 @@
 Unknown users are challenged and refused exactly like those who mistyped. A request from a trusted peer is believed.
 """
 
+import asyncio
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -15,12 +18,15 @@ from protocols.sip.uri import SipUri, TelUri
 from provisioning.config import Config
 from sip_app.admission import Admitted
 from sip_app.calls import Caller, Rejected
-from sip_app.metrics import AUTHENTICATIONS
+from sip_app.guard import Guard
+from sip_app.metrics import AUTHENTICATIONS, limited
 from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import Credentials
 
 _CREDENTIALS = frozenset(("authorization", "proxy-authorization"))
 ANONYMOUS = "anonymous@anonymous.invalid"
+MAX_WAITING = 1_000
+"""Refusals that wait at a time; beyond it they are answered at once."""
 
 log = structlog.get_logger("sip_app.identity")
 
@@ -33,13 +39,16 @@ class Identity:
         config: Config,
         plan: NumberPlan,
         credentials: Credentials,
-        nonce_key: bytes,
+        guard: Guard,
         clock: Callable[[], float],
     ) -> None:
         self.reconfigure(config)
         self._plan = plan
         self._credentials = credentials
-        self._nonces = NonceSource(nonce_key, config.sip.nonce_lifetime)
+        self._guard = guard
+        # A key of this run's own: counts are kept here only, so a nonce of another run or server could be replayed.
+        self._nonces = NonceSource(secrets.token_bytes(32), config.sip.nonce_lifetime)
+        self._waiting = 0
         self._clock = clock
 
     def reconfigure(self, config: Config) -> None:
@@ -71,14 +80,15 @@ class Identity:
             if self._plan.guests and request.method == "INVITE":
                 return Caller(ANONYMOUS, number_of(ANONYMOUS), False, admitted.client)
             raise self.challenged(request, admitted.client.host)
-        aor = await self._authenticate(request, given, home, admitted.client.host)
+        aor = await self._authenticate(admitted, given, home)
         names = (request.from_.uri, request.to.uri) if registering else (request.from_.uri,)
         if any(self._plan.aor(uri, home) != aor for uri in names):
             log.warning("identity.mismatch", aor=aor, peer=str(admitted.client))
             raise Rejected(403, "From Is Not You")
         return Caller(aor, number_of(aor), True, admitted.client)
 
-    async def _authenticate(self, request: Request, given: AuthParams, home: str, client: str) -> str:
+    async def _authenticate(self, admitted: Admitted, given: AuthParams, home: str) -> str:
+        request, client, nonce = admitted.request, admitted.client.host, given.get("nonce")
         name = given.get("username")
         aor = f"{name}@{home}"
         subscriber = await self._credentials.find(aor)
@@ -90,14 +100,40 @@ class Identity:
         verdict = verify(given, request.method, secret, self._nonces, self._clock(), client=client)
         AUTHENTICATIONS.counts[(verdict,)] += 1
         if verdict == "ok":
+            self._guard.authenticated(client, nonce)
             return aor
+        refusal = self.challenged(request, client, stale=verdict == "stale")
         if verdict == "failed":
-            log.info("identity.refused", user=name[:64], method=request.method)
-        raise self.challenged(request, client, stale=verdict == "stale")
+            log.info("identity.refused", user=name[:64], method=request.method, peer=client)
+            # Only what cannot come from a forged source counts against the address.
+            if admitted.flow.reliable or self._nonces.issued(nonce, client):
+                await self._wait(self._guard.failed(client))
+        raise refusal
+
+    def proves(self, admitted: Admitted) -> bool:
+        """True if a request's credentials carry a nonce that was sent to its address: it can be no forged source."""
+        headers, client = admitted.request.headers, admitted.client.host
+        for line in (*headers.all("authorization"), *headers.all("proxy-authorization")):
+            with suppress(SipParseError):
+                if self._nonces.issued(AuthParams.parse(line).get("nonce"), client):
+                    return True
+        return False
+
+    async def _wait(self, seconds: float) -> None:
+        """Let somebody who guesses wait, unless too many wait already."""
+        if seconds and self._waiting < MAX_WAITING:
+            limited("security.failures_before_delay")
+            self._waiting += 1
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._waiting -= 1
 
     def challenged(self, request: Request, client: str, *, stale: bool = False) -> Rejected:
         """The refusal that asks the host `client` for credentials: only from there can it be answered."""
         nonce = self._nonces.issue(self._clock(), client)
+        if stale:
+            self._guard.know(nonce)
         value = str(challenge(self._plan.realm(self._plan.home(request)), nonce, self._algorithm, stale=stale))
         if request.method == "REGISTER":
             return Rejected(401, headers=(("WWW-Authenticate", value),))

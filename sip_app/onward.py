@@ -5,6 +5,7 @@ dialled anew only to the host it came from.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from protocols.net import Flow
@@ -24,7 +25,9 @@ from sip_app.history import history_lines
 from sip_app.numbers import ForeignTarget, NumberPlan, number_of
 from sip_app.ports import Credentials
 from sip_app.proxy import Proxy, ProxyTarget
+from sip_app.quotas import Quotas
 from sip_app.registrar import Registrar
+from sip_app.transport.streams import SECURE
 
 
 class NobodyThere(Rejected):
@@ -46,13 +49,20 @@ class Onward:
     """Finds where calls of others go, and sends them there."""
 
     def __init__(
-        self, endpoint: SipEndpoint, plan: NumberPlan, registrar: Registrar, credentials: Credentials, proxy: Proxy
+        self,
+        endpoint: SipEndpoint,
+        plan: NumberPlan,
+        registrar: Registrar,
+        credentials: Credentials,
+        proxy: Proxy,
+        quotas: Quotas,
     ) -> None:
         self._endpoint = endpoint
         self._plan = plan
         self._registrar = registrar
         self._credentials = credentials
         self._proxy = proxy
+        self._quotas = quotas
 
     async def ring(
         self,
@@ -71,7 +81,7 @@ class Onward:
         if request.max_forwards == 0:
             raise Rejected(483)
         self._proxy.check_loop(tx, request)
-        targets = await self.phones(call.target, call)
+        targets = await self.phones(call.target, call, secure=request.uri[:5].lower() == "sips:")
         if not targets:
             if await self._credentials.find(call.target) is None:
                 raise Rejected(404)
@@ -87,13 +97,20 @@ class Onward:
             patience = ringing.patience
         self._proxy.forward(tx, request, caller, targets, record=True, user=ringing, patience=patience)
 
-    async def phones(self, aor: str, call: Diverted | None = None) -> list[ProxyTarget]:
-        """Every phone of a number that can be reached, best first, with the history a call to it has."""
-        targets = []
+    async def phones(self, aor: str, call: Diverted | None = None, *, secure: bool = False) -> list[ProxyTarget]:
+        """Every phone of a number that can be reached, best first, with the history a call to it has.
+
+        `secure`: only over TLS (RFC 5630). A phone's several flows (RFC 5626) are the ways to one target.
+        """
+        phones: dict[str, ProxyTarget] = {}
         for branch, binding in enumerate(await self._registrar.bindings(aor), 1):
             uri = parse_uri(binding.contact)
             flow = self._registrar.flow_of(binding)
+            if secure and flow.transport not in SECURE:
+                continue
             if not self._endpoint.transports.alive(flow):
+                if binding.reg_id and flow.reliable:
+                    continue
                 hop = str(NameAddr.parse(binding.path[0]).uri) if binding.path else binding.contact
                 reached = self.redialled(flow, hop)
                 if reached is None:
@@ -102,8 +119,10 @@ class Onward:
             history, diversions = (call.history, call.diversions) if call is not None else ((), ())
             if call is not None and isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
                 history = (*history, entry)
-            targets.append(ProxyTarget(binding.contact, flow, binding.path, history, diversions))
-        return targets
+            target = ProxyTarget(binding.contact, flow, binding.path, history, diversions)
+            first = phones.get(binding.phone)
+            phones[binding.phone] = target if first is None else replace(first, others=(*first.others, target))
+        return list(phones.values())
 
     def _tell(self, tx: ServerTransaction, request: Request, call: Diverted) -> None:
         """One 181 for each diversion the caller may know of; none if it could only have reliable ones."""
@@ -127,6 +146,9 @@ class Onward:
         address = target.uri.address
         if address is None:
             raise Rejected(404, "Host Must Be Numeric")
+        if request.method == "INVITE":
+            payers = {caller.aor, call.diverted_by if call is not None and call.diverted_by else caller.aor}
+            self._quotas.leave({aor for aor in payers if self._plan.local(aor)}, target.key)
         self._proxy.check_loop(tx, request)
         if target.uri.param("transport") == "tcp" and "tcp" in self._endpoint.transports.bound:
             flow = self._endpoint.transports.connect(address)

@@ -4,6 +4,7 @@ admission -> dialogs of ours -> routes -> identity -> number analysis -> diversi
 `Rejected`, and becomes the answer.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import structlog
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
-from protocols.net import Address, Flow
+from protocols.net import Address, Flow, is_host
 from protocols.sip.dialog import DialogState, incoming_id
 from protocols.sip.events import ServerTransaction
 from protocols.sip.headers import NameAddr
@@ -24,13 +25,16 @@ from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
 from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
+from sip_app.capabilities import CAPABILITIES, check_accepted, check_required, not_allowed
 from sip_app.codes import ServiceCodes
-from sip_app.dialogs import ALLOW, SUPPORTED, SUPPORTED_TEXT, Dialog, new_tag
+from sip_app.dialogs import Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
 from sip_app.endpoint import SipEndpoint
 from sip_app.forwarding_targets import ForwardingTargets
+from sip_app.guard import Guard
 from sip_app.history import history_lines
 from sip_app.identity import Identity
+from sip_app.metrics import limited
 from sip_app.notices import Notices
 from sip_app.numbers import (
     ForeignTarget,
@@ -44,6 +48,7 @@ from sip_app.numbers import (
 from sip_app.onward import Onward, RingingCall
 from sip_app.ports import Ports, Reconfigurable
 from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
+from sip_app.quotas import Quotas
 from sip_app.registrar import Registrar
 from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
 from sip_app.subscriptions import Notifier, Subscription
@@ -52,7 +57,10 @@ from sip_app.transport import Transports
 if TYPE_CHECKING:
     from sip_app.broadcast.messages import Messages
 
-CAPABILITIES = (("Allow", ALLOW), ("Accept", "application/sdp"), ("Supported", SUPPORTED_TEXT))
+SCANNED = frozenset((404, 416, 484, 604))
+"""Refusals that whoever tries numbers out collects."""
+
+OTHER_DOMAIN = "Calls To Other Domains Are Not Allowed"
 
 log = structlog.get_logger("sip_app.server")
 
@@ -74,16 +82,22 @@ class ApplicationServer:
         self._config = config
         self._ports = ports
         self._service = service
-        self._admission = Admission(config.sip)
+        clock = asyncio.get_running_loop().time
+        self.guard = Guard(config, clock)
+        self.quotas = Quotas(config, self.guard, clock)
+        self._admission = Admission(config.sip, self.guard)
         self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers, transports)
+        self.endpoint.forgetting.append(lambda dialog: self.quotas.end(dialog.state.call_id))
         self._process = secrets.token_hex(4)
-        self.registrar = Registrar(config.sip, ports.location, self._process, time.time)
+        self.registrar = Registrar(
+            config.sip, ports.location, self._process, time.time, lambda *flow: self.endpoint.transports.keep(*flow)
+        )
         sip = config.sip
         own_hosts = {sip.bind, sip.advertised_host or sip.bind, *sip.also_bind, *sip.also_advertised}
         self._plan = NumberPlan(config, own_hosts)
         self._diversion = DiversionStep(config, ports.diversions, self._plan)
         self._targets = ForwardingTargets(self._plan, ports.credentials)
-        self._codes = ServiceCodes(
+        self.codes = ServiceCodes(
             self._plan,
             config.service.forwarding_code,
             ports.diversions,
@@ -98,12 +112,10 @@ class ApplicationServer:
     async def start(self) -> None:
         """Read the secrets, then bind the sockets and serve. Raises OSError when an address is taken."""
         ports, config = self._ports, self._config
-        self._identity = Identity(
-            config, self._plan, ports.credentials, await ports.secrets.secret("digest-nonce"), time.time
-        )
+        self._identity = Identity(config, self._plan, ports.credentials, self.guard, time.time)
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
-        self._onward = Onward(self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy)
+        self._onward = Onward(self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy, self.quotas)
         notices = Notices(self.endpoint, self._onward)
         self._path = CallPath(self.endpoint, self._diversion, self._targets, notices, self._place)
         await self.endpoint.start()
@@ -122,8 +134,7 @@ class ApplicationServer:
         """
         self._config = config
         parts: list[Reconfigurable] = [self._admission, self.endpoint, self.registrar, self._plan, self._identity]
-        parts.append(self._diversion)
-        for part in parts:
+        for part in (*parts, self._diversion, self.guard, self.quotas):
             part.reconfigure(config)
         self.notifier.reconfigure(config)
         if self.messages is not None:
@@ -144,6 +155,8 @@ class ApplicationServer:
             endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
         elif not request.to.tag:
             if self._identity.must_ask(admitted):
+                if flow.reliable:
+                    self.guard.scanned(admitted.client.host)
                 endpoint.reject(tx, request, self._identity.challenged(request, admitted.client.host))
                 return
             endpoint.serve(tx, request, self._serve(tx, admitted))
@@ -179,6 +192,8 @@ class ApplicationServer:
         request, route = without_own_routes(admitted.request, self._names_us, self._signer)
         if route is None:
             raise Rejected(481)
+        if request.method == "BYE":
+            self.quotas.end(request.call_id)
         self._proxy.forward(tx, request, None, [await self._next(request, route)], record=True)
 
     async def _next(self, request: Request, route: DialogRoute) -> ProxyTarget:
@@ -201,6 +216,16 @@ class ApplicationServer:
         self.endpoint.send_stateless(request, target.flow)
 
     async def _serve(self, tx: ServerTransaction, admitted: Admitted) -> None:
+        """A request outside dialogs; what it is refused for may count against its address."""
+        try:
+            await self._route(tx, admitted)
+        except Rejected as refusal:
+            known = admitted.trusted or admitted.flow.reliable or self._identity.proves(admitted)
+            if refusal.status in SCANNED and known and is_host(admitted.client.host):
+                self.guard.scanned(admitted.client.host)
+            raise
+
+    async def _route(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """Routes, identity, number analysis."""
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
         home = self._plan.home(request)
@@ -208,18 +233,23 @@ class ApplicationServer:
         if request.method == "OPTIONS":
             if isinstance(target, ForeignTarget):
                 raise Rejected(403, "Foreign Domain")
-            _check_required(request)
+            check_required(request)
             self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=CAPABILITIES))
             return
         caller = await self._identity.identify(replace(admitted, request=request))
+        if caller.authenticated and self._plan.local(caller.aor):
+            self.quotas.spend(caller.aor, request.method)
+            if request.method == "INVITE":
+                self._count_call(tx, request, caller.aor)
         if request.routes:
             raise Rejected(403, "Not A Relay")
         if request.method == "REGISTER":
             await self._register(tx, replace(admitted, request=request), caller, target)
         elif request.method == "SUBSCRIBE" and self._notifies(target, request):
+            check_required(request)
             self._check_merged(tx, request)
             if not self._plan.may_reach(caller.aor, target.aor):
-                raise Rejected(403, "Another Domain")
+                raise Rejected(403, OTHER_DOMAIN)
             event = self.notifier.event_of(request)
             await self.notifier.subscribe(tx, request, caller, target.aor, event, admitted.flow)
         elif request.method == "MESSAGE" and self._takes_message(request, caller, target):
@@ -232,6 +262,14 @@ class ApplicationServer:
             await self._as_callee(tx, request, caller, target)
         else:
             await self._call(tx, request, caller, target.aor, trusted=admitted.trusted)
+
+    def _count_call(self, tx: ServerTransaction, request: Request, aor: str) -> None:
+        """One more call of an account, until it is refused or ends."""
+        if len(self.endpoint.dialogs) + len(self.endpoint.early) >= self._config.security.max_dialogs:
+            limited("security.max_dialogs")
+            raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
+        self.quotas.begin(aor, request.call_id)
+        self.endpoint.at_end(tx, lambda: tx.last.startswith(b"SIP/2.0 2") or self.quotas.end(request.call_id))
 
     def _notifies(self, target: Target, request: Request) -> TypeGuard[LocalNumber]:
         """True for a state of a local number that is kept here; others are asked of its phones."""
@@ -252,7 +290,7 @@ class ApplicationServer:
         request = admitted.request
         if isinstance(target, ForeignTarget):
             raise Rejected(403, "Not Our Domain")
-        _check_required(request)
+        check_required(request)
         aor = self._plan.aor(request.to.uri, self._plan.home(request))
         if aor is None:
             raise Rejected(404)
@@ -265,6 +303,8 @@ class ApplicationServer:
         self, tx: ServerTransaction, request: Request, caller: Caller, dialled: str, *, trusted: bool
     ) -> None:
         """Diversion, then the service or the phones of whoever is left."""
+        if not self._plan.may_reach(caller.aor, dialled):
+            raise Rejected(403, OTHER_DOMAIN)
         call = arrived(request, dialled, self._plan, trusted=trusted)
         if request.method == "INVITE":
             await self._path.begin(tx, request, caller, call)
@@ -280,9 +320,8 @@ class ApplicationServer:
         ringing: RingingCall | None = None,
     ) -> None:
         """A call where its diversions led."""
-        sources = (caller.aor, call.diverted_by or caller.aor)
-        if not all(self._plan.may_reach(source, call.target) for source in sources):
-            raise Rejected(403, "Calls To Other Domains Are Not Allowed")
+        if call.diverted_by is not None and not self._plan.may_reach(call.diverted_by, call.target):
+            raise Rejected(403, OTHER_DOMAIN)
         if self._plan.is_service(call.target):
             await self._as_callee(tx, request, caller, ServiceNumber(call.target), call)
             return
@@ -304,9 +343,9 @@ class ApplicationServer:
     ) -> None:
         """A call we answer ourselves: the service number or a code."""
         if request.method != "INVITE":
-            raise Rejected(405, headers=(("Allow", ALLOW),))
-        _check_required(request)
-        _check_body(request)
+            raise not_allowed(request.method)
+        check_required(request)
+        check_accepted(request)
         if not request.contacts:
             raise Rejected(400, "Missing Contact")
         channel = diverted.diverted_by if diverted is not None else None
@@ -318,7 +357,7 @@ class ApplicationServer:
         service = target.aor if isinstance(target, ServiceNumber) else ""
         call = IncomingCall(self.endpoint, tx, request, caller, channel, service)
         if isinstance(target, ServiceCode):
-            await self._codes.serve(call, target.text)
+            await self.codes.serve(call, target.text)
             return
         for shown in diverted.tell if diverted is not None else ():
             await call.progress(181, headers=history_lines(shown, trusted=self._proxy.trusts(tx.flow)))
@@ -347,17 +386,3 @@ class ApplicationServer:
     async def reach(self, state: DialogState) -> Flow | None:
         """Another way to the peer of a dialog whose connection is gone."""
         return await self._onward.reach(state)
-
-
-def _check_required(request: Request) -> None:
-    unknown = request.required - SUPPORTED
-    if unknown:
-        raise Rejected(420, headers=(("Unsupported", ", ".join(sorted(unknown))),))
-
-
-def _check_body(request: Request) -> None:
-    encoding = request.headers.get("content-encoding")
-    if encoding is not None and encoding.lower() != "identity":
-        raise Rejected(415, headers=(("Accept-Encoding", "identity"),))
-    if request.body and request.content_type != "application/sdp":
-        raise Rejected(415, headers=(("Accept", "application/sdp"),))

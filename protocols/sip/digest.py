@@ -60,15 +60,19 @@ class NonceSource:
         stamp = f"{int(now * 1000):x}-{secrets.token_hex(6)}"
         return f"{stamp}-{self._sign(stamp, client)}"
 
+    def issued(self, nonce: str, client: str = "") -> bool:
+        """True for a nonce this source made for this client, however long ago."""
+        stamp, _, signature = nonce.rpartition("-")
+        return hmac.compare_digest(self._sign(stamp, client).encode(), signature.encode("utf-8", "replace"))
+
     def use(self, nonce: str, nc: int | None, now: float, client: str = "") -> bool:
         """Record one use with nonce count `nc`.
 
         False: not ours, not this client's, too old, or the count did not rise (a replay).
         """
-        stamp, _, signature = nonce.rpartition("-")
-        if not hmac.compare_digest(self._sign(stamp, client).encode(), signature.encode("utf-8", "replace")):
+        if not self.issued(nonce, client):
             return False
-        issued = int(stamp.partition("-")[0], 16) / 1000
+        issued = int(nonce.partition("-")[0], 16) / 1000
         if not now - self._lifetime <= issued <= now + _CLOCK_SKEW:
             return False
         if nc is None:

@@ -18,6 +18,7 @@ from provisioning.config.events import EventsConfig, MessagesConfig
 from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
 from provisioning.config.operations import OperationsConfig
 from provisioning.config.section import Section
+from provisioning.config.security import SecurityConfig
 from provisioning.config.services import ChannelsConfig, DomainConfig, ServicePolicy, Services, service_policies
 from provisioning.config.terminal import TerminalConfig
 from provisioning.config.transports import DnsConfig, TlsConfig, WebSocketConfig
@@ -52,6 +53,7 @@ __all__ = [
     "OperationsConfig",
     "RelayConfig",
     "Section",
+    "SecurityConfig",
     "ServiceConfig",
     "ServicePolicy",
     "SipConfig",
@@ -228,6 +230,7 @@ class Config(Section):
     log: LogConfig = LogConfig()
     operations: OperationsConfig = OperationsConfig()
     diversion: DiversionConfig = DiversionConfig()
+    security: SecurityConfig = SecurityConfig()
     xcap: XcapConfig = XcapConfig()
     subscribers: tuple[SubscriberSeed, ...] = Field(default_factory=_sample_subscribers)
     """Accounts made at start when absent. Not given: the samples 1001-1009 with password

@@ -1,0 +1,117 @@
+"""What one account may ask for: requests a minute, calls at once, and calls to other domains, where money flows.
+
+An account that is not of our domains (a gateway behind a trusted peer) has no quota: its peer answers for it.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from provisioning.config import Config
+from sip_app.admission import RateLimit
+from sip_app.calls import Rejected
+from sip_app.guard import MAX_TRACKED, Guard
+from sip_app.metrics import limited
+
+HOUR = 3600.0
+MINUTE = 60.0
+FORGOTTEN_AFTER = 4 * HOUR
+"""A call whose end never passed here counts no longer than this."""
+
+log = structlog.get_logger("sip_app.quotas")
+
+
+class Quotas:
+    """Counts by address of record; tables are bounded. `clock` is monotonic seconds."""
+
+    def __init__(self, config: Config, guard: Guard, clock: Callable[[], float]) -> None:
+        self._guard = guard
+        self._clock = clock
+        self._calls: dict[str, dict[str, float]] = {}
+        self._callers: dict[str, str] = {}
+        self._abroad: dict[str, deque[tuple[float, str]]] = {}
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Count by changed limits from now on."""
+        self._config = security = config.security
+        self._rates = {
+            "REGISTER": ("security.registers_per_minute", _a_minute(security.registers_per_minute)),
+            "INVITE": ("security.calls_per_minute", _a_minute(security.calls_per_minute)),
+            "": ("security.messages_per_minute", _a_minute(security.messages_per_minute)),
+        }
+        self._denied = [re.compile(pattern) for pattern in security.deny_targets]
+
+    def spend(self, aor: str, method: str) -> None:
+        """One more request of an account. Raises `Rejected` 503 when it sends too many."""
+        limit, rate = self._rates.get(method) or self._rates[""]
+        if not rate.allows(aor, self._clock()):
+            limited(limit)
+            raise Rejected(503, "Too Many Requests Of This Account", (("Retry-After", "10"),))
+
+    def begin(self, aor: str, call_id: str) -> None:
+        """A call of an account begins. Raises `Rejected` 486 when it has too many."""
+        now = self._clock()
+        running = self._calls.setdefault(aor, {})
+        if len(running) >= self._config.calls_at_once and call_id not in running:
+            for old in [old for old, since in running.items() if now - since > FORGOTTEN_AFTER]:
+                self.end(old)
+            if len(running) >= self._config.calls_at_once:
+                limited("security.calls_at_once")
+                raise Rejected(486, "Too Many Calls At Once")
+        if len(self._callers) >= 2 * MAX_TRACKED:
+            self.end(next(iter(self._callers)))
+            running = self._calls.setdefault(aor, {})
+        running[call_id] = now
+        self._callers[call_id] = aor
+
+    def end(self, call_id: str) -> None:
+        """A call is over, or came to nothing."""
+        aor = self._callers.pop(call_id, None)
+        if aor is not None and (running := self._calls.get(aor)) is not None:
+            running.pop(call_id, None)
+            if not running:
+                del self._calls[aor]
+
+    def leave(self, payers: set[str], target: str) -> None:
+        """A call leaves for the foreign `number@host` at these accounts' cost. Raises `Rejected` 403."""
+        if any(pattern.fullmatch(target) for pattern in self._denied):
+            limited("security.deny_targets")
+            raise Rejected(403, "Target Denied")
+        for payer in payers:
+            self._judge(payer, target)
+        now = self._clock()
+        for payer in payers:
+            if payer not in self._abroad and len(self._abroad) >= MAX_TRACKED:
+                del self._abroad[next(iter(self._abroad))]
+            self._abroad.setdefault(payer, deque()).append((now, target))
+
+    def _judge(self, payer: str, target: str) -> None:
+        if self._guard.blocked(payer):
+            limited("security.fraud_block_seconds")
+            raise Rejected(403, "Calls To Other Domains Are Blocked")
+        now, config = self._clock(), self._config
+        gone = self._abroad.get(payer, deque())
+        while gone and now - gone[0][0] > HOUR:
+            gone.popleft()
+        if sum(1 for at, _ in gone if now - at <= MINUTE) >= config.foreign_burst:
+            limited("security.foreign_burst")
+            self._guard.block(payer, config.fraud_block_seconds, "burst of calls to other domains")
+            raise Rejected(403, "Calls To Other Domains Are Blocked")
+        if len(gone) >= config.foreign_calls_per_hour:
+            limited("security.foreign_calls_per_hour")
+            raise self._too_many(payer, target)
+        targets = {called for _, called in gone}
+        if target not in targets and len(targets) >= config.foreign_targets_per_hour:
+            limited("security.foreign_targets_per_hour")
+            raise self._too_many(payer, target)
+
+    def _too_many(self, payer: str, target: str) -> Rejected:
+        log.warning("quotas.abroad", aor=payer, target=target[:100])
+        return Rejected(403, "Too Many Calls To Other Domains")
+
+
+def _a_minute(count: int) -> RateLimit:
+    return RateLimit(count / MINUTE, burst=count)
