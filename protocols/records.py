@@ -40,8 +40,24 @@ class Binding:
     """The flow's JSON: transport, local and remote address, connection id, and the server process's instance id."""
     path: tuple[str, ...] = ()
     instance_id: str = ""
+    """`+sip.instance`, a semicolon, and the `reg-id` of a flow (RFC 5626)."""
     user_agent: str = ""
     received_at: float = 0.0
+
+    @property
+    def reg_id(self) -> str:
+        """The number of the flow among those of its phone (RFC 5626); "" for a contact that is no such flow."""
+        return self.instance_id.rpartition(";")[2] if ";" in self.instance_id else ""
+
+    @property
+    def key(self) -> str:
+        """What makes it one binding of its number: instance and flow if it is one, else the contact."""
+        return self.instance_id if self.reg_id else self.contact
+
+    @property
+    def phone(self) -> str:
+        """The same for all flows of one phone."""
+        return self.instance_id.rpartition(";")[0] if self.reg_id else self.contact
 
 
 Condition = Literal["unconditional", "busy", "no-answer", "not-registered", "not-reachable"]

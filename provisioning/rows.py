@@ -48,7 +48,7 @@ def binding_row(aor: str, binding: Binding) -> dict[str, Any]:
     """The row of a binding."""
     return {
         "aor": aor,
-        "contact_key": key_of(binding.contact),
+        "contact_key": key_of(binding.key),
         "contact": binding.contact,
         "call_id": binding.call_id,
         "cseq": binding.cseq,

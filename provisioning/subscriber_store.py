@@ -117,21 +117,21 @@ class LocationStore(CachedReads):
         return tuple(binding for binding in await self._known(aor) if binding.expires_at > now)
 
     async def replace(self, aor: str, put: Sequence[Binding], drop: Sequence[str]) -> None:
-        """Add or refresh the bindings in `put` (keyed by contact) and remove the contacts in `drop`, atomically."""
+        """Add or refresh the bindings in `put` (by their `key`) and remove the keys in `drop`, atomically."""
         long_expired = time.time() - EXPIRED_KEPT
-        stale = (binding.contact for binding in await self._known(aor) if binding.expires_at < long_expired)
-        gone = {*drop, *stale}.difference(binding.contact for binding in put)
+        stale = (binding.key for binding in await self._known(aor) if binding.expires_at < long_expired)
+        gone = {*drop, *stale}.difference(binding.key for binding in put)
         rows = [binding_row(aor, binding) for binding in put]
 
         def write(connection: Connection) -> None:
-            for contact in gone:
-                connection.execute(self._drop, {"aor": aor, "contact_key": key_of(contact)})
+            for key in gone:
+                connection.execute(self._drop, {"aor": aor, "contact_key": key_of(key)})
             for row in rows:
                 self._rows.put(connection, row)
 
         def changed(known: tuple[Binding, ...]) -> tuple[Binding, ...]:
-            kept = {binding.contact: binding for binding in known if binding.contact not in gone}
-            return _best_first([*(kept | {binding.contact: binding for binding in put}).values()])
+            kept = {binding.key: binding for binding in known if binding.key not in gone}
+            return _best_first([*(kept | {binding.key: binding for binding in put}).values()])
 
         await self._database.run(write, lambda _: self._cache.change(aor, changed))
 

@@ -51,9 +51,11 @@ class ForkUser(Protocol):
 
 
 class _Branch:
-    """One place the request went to."""
+    """One place the request went to, and the other ways to it that are left."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Sequence[tuple[Request, Flow]]) -> None:
+        self.ways = ways
+        self.rang = False
         self.status: int | None = None
         self.early: set[str] = set()
         self.released: set[str] = set()
@@ -81,12 +83,12 @@ class Fork:
         self._abandoned: Reason | None = None
         self.rang = False
 
-    def start(self, outgoing: Sequence[tuple[Request, Flow]]) -> None:
-        """Send every branch."""
+    def start(self, outgoing: Sequence[Sequence[tuple[Request, Flow]]]) -> None:
+        """Send every branch, each by the first of its ways."""
         if self._tx.request.method == "INVITE":
             self._endpoint.cancellable[self._tx] = self.give_up
-        for request, flow in outgoing:
-            self._branches[self._endpoint.send(request, flow, self)] = _Branch()
+        for (request, flow), *ways in outgoing:
+            self._branches[self._endpoint.send(request, flow, self)] = _Branch(ways)
         self._endpoint.pump()
 
     @property
@@ -121,6 +123,8 @@ class Fork:
         if status == 100:
             return
         branch = self._branches[tx]
+        if self._try_next(response, tx, branch):
+            return
         if "via" in response.headers:
             headers = response.headers.with_first("Via", None)
             response = Response(status, response.reason, headers, response.body)
@@ -135,9 +139,22 @@ class Fork:
         elif not self._done:
             self._failed(response, branch)
 
+    def _try_next(self, response: Response, tx: ClientTransaction, branch: _Branch) -> bool:
+        """True if the branch goes on another way: this one is dead, silent or says so (RFC 5626 5.3, RFC 3263 4.3)."""
+        failed = (430, 503) if "via" in response.headers or branch.rang else (408, 503)
+        if response.status not in failed or not branch.ways or self._done or self._given_up:
+            return False
+        (request, flow), *ways = branch.ways
+        again = self._endpoint.send(request, flow, self)
+        followed = {tx: (again, _Branch(ways))}
+        self._branches = dict(followed.get(known, (known, other)) for known, other in self._branches.items())
+        self._endpoint.pump()
+        return True
+
     def _provisional(self, response: Response, branch: _Branch) -> None:
         if self._done:
             return
+        branch.rang = True
         with suppress(SipParseError):
             branch.early.update({response.to.tag} - {""})
         if response.status in (180, 183) and not self.rang:

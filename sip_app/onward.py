@@ -98,12 +98,13 @@ class Onward:
         self._proxy.forward(tx, request, caller, targets, record=True, user=ringing, patience=patience)
 
     async def phones(self, aor: str, call: Diverted | None = None, *, secure: bool = False) -> list[ProxyTarget]:
-        """Every phone of a number that can be reached, best first, with the history a call to it has.
+        """Every phone of a number that can be reached, best and newest first, with the history a call to it has.
 
         `secure`: only over TLS (RFC 5630). A phone's several flows (RFC 5626) are the ways to one target.
         """
         phones: dict[str, ProxyTarget] = {}
-        for branch, binding in enumerate(await self._registrar.bindings(aor), 1):
+        bindings = await self._registrar.bindings(aor)
+        for branch, binding in enumerate(sorted(bindings, key=lambda known: (-known.q, -known.received_at)), 1):
             uri = parse_uri(binding.contact)
             flow = self._registrar.flow_of(binding)
             if secure and flow.transport not in SECURE:

@@ -38,7 +38,7 @@ class Location(Protocol):
         ...
 
     async def replace(self, aor: str, put: Sequence[Binding], drop: Sequence[str]) -> None:
-        """Add or refresh the bindings in `put` (keyed by contact) and remove the contacts in `drop`, atomically."""
+        """Add or refresh the bindings in `put` (by their `key`) and remove the keys in `drop`, atomically."""
         ...
 
 

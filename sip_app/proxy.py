@@ -26,13 +26,18 @@ LoopKey = tuple[str, str, int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class ProxyTarget:
-    """One place a request is sent to: Request-URI, flow, the routes it takes, and the call's history as it gets it."""
+    """One place a request is sent to: Request-URI, flow, the routes it takes, and the call's history as it gets it.
+
+    `others` are tried in turn when this one fails: more flows of the same phone (RFC 5626), more hosts of the same
+    domain (RFC 3263).
+    """
 
     uri: str
     flow: Flow
     routes: tuple[str, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     diversions: tuple[DiversionEntry, ...] = ()
+    others: tuple["ProxyTarget", ...] = ()
 
 
 def one_hop_less(request: Request) -> Headers:
@@ -86,7 +91,11 @@ class Proxy:
         headers = one_hop_less(request).without("proxy-authorization")
         fork = Fork(self.endpoint, tx, user, patience)
         outgoing = [
-            (self._outgoing(tx, request, headers, caller, target, record=record), target.flow) for target in targets
+            [
+                (self._outgoing(tx, request, headers, caller, way, record=record), way.flow)
+                for way in (target, *target.others)
+            ]
+            for target in targets
         ]
         fork.start(outgoing)
 

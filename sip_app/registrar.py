@@ -1,6 +1,7 @@
-"""The registrar (RFC 3261 section 10, Path of RFC 3327, instances of RFC 5626) and the look-up of registered phones.
+"""The registrar (RFC 3261 section 10, Path of RFC 3327, flows of RFC 5626) and the look-up of registered phones.
 
-A binding keeps the flow it was made over; requests to it go back over that flow. Bindings are durable before the 200.
+A binding keeps the flow it was made over; requests to it go back over that flow, so that Path and Contact of a stranger
+lead nowhere else. Bindings are durable before the 200.
 """
 
 import asyncio
@@ -38,13 +39,24 @@ def load_flow(text: str, process: str) -> Flow:
 
 
 class Registrar:
-    """Serves REGISTER and finds bindings. `clock` gives Unix seconds, `process` names this run of the server."""
+    """Serves REGISTER and finds bindings. `clock` gives Unix seconds, `process` names this run of the server.
 
-    def __init__(self, config: SipConfig, location: Location, process: str, clock: Callable[[], float]) -> None:
+    `keep(flow, seconds)` has a connection closed that brings no keep-alive for so long.
+    """
+
+    def __init__(
+        self,
+        config: SipConfig,
+        location: Location,
+        process: str,
+        clock: Callable[[], float],
+        keep: Callable[[Flow, float], None] = lambda flow, seconds: None,
+    ) -> None:
         self._config = config
         self._location = location
         self._process = process
         self._clock = clock
+        self._keep = keep
         self.observers: list[Callable[[str], None]] = []
         """Called with the address of record whose phones came, went or stay for another time; must not block or raise."""
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -62,7 +74,7 @@ class Registrar:
         return load_flow(binding.flow, self._process)
 
     async def register(self, admitted: Admitted, aor: str) -> list[tuple[str, str]]:
-        """Carry out a REGISTER for `aor`; the header fields of its 200. Raises `Rejected`: 400, 403 or 423."""
+        """Carry out a REGISTER for `aor`; the header fields of its 200. Raises `Rejected`: 400, 403, 420, 423, 439."""
         async with self._alone(aor):
             return await self._register(admitted, aor)
 
@@ -85,39 +97,74 @@ class Registrar:
     async def _register(self, admitted: Admitted, aor: str) -> list[tuple[str, str]]:
         request = admitted.request
         now = self._clock()
-        current = {binding.contact: binding for binding in await self._location.bindings(aor, now)}
+        current = {binding.key: binding for binding in await self._location.bindings(aor, now)}
         put: list[Binding] = []
         drop: list[str] = []
         if request.wildcard_contact:
             if request.expires != 0:
                 raise Rejected(400, "Contact * Needs Expires 0")
-            drop = [contact for contact, binding in current.items() if _newer(request, binding)]
+            drop = [key for key, binding in current.items() if _newer(request, binding)]
         else:
             if len(request.contacts) > self._config.max_bindings:
                 raise Rejected(403, "Too Many Contacts")
+            path = self._path(admitted)
             for contact in request.contacts:
-                self._apply(admitted, aor, contact, current, put, drop, now)
+                self._apply(admitted, aor, contact, path, current, put, drop, now)
         if put or drop:
-            kept = (current.keys() - set(drop)) | {binding.contact for binding in put}
+            kept = (current.keys() - set(drop)) | {binding.key for binding in put}
             if len(kept) > self._config.max_bindings:
                 raise Rejected(403, "Too Many Contacts")
             await self._location.replace(aor, put, drop)
             for changed in self.observers:
                 changed(aor)
-            if drop or any(binding.contact not in current for binding in put):
+            if drop or any(binding.key not in current for binding in put):
                 log.info("registrar.bound", aor=aor, bound=len(put), dropped=len(drop), peer=str(admitted.client))
             for gone in drop:
                 current.pop(gone, None)
-            current |= {binding.contact: binding for binding in put}
+            current |= {binding.key: binding for binding in put}
         headers = [("Contact", _shown(binding, now)) for binding in current.values()]
         headers += [("Path", value) for value in request.headers.all("path")]
+        if any(binding.reg_id for binding in put):
+            headers.append(("Require", "outbound"))
+            if len(request.vias) == 1:
+                headers.append(("Flow-Timer", str(self._config.flow_timer)))
+                self._keep(admitted.flow, self._config.flow_timer)
         return headers
+
+    def _path(self, admitted: Admitted) -> tuple[str, ...]:
+        """The Path to store (RFC 3327 section 5.3). A stranger's must begin where the request came from."""
+        request = admitted.request
+        paths = request.paths
+        if not paths:
+            return ()
+        if not admitted.trusted:
+            nearest = paths[0].sip_uri.address
+            if nearest is None or nearest.host != admitted.flow.remote.host:
+                raise Rejected(403, "Path Leads Elsewhere")
+        if self._config.path == "strict" and "path" not in request.supported:
+            raise Rejected(420, headers=(("Unsupported", "path"),))
+        return tuple([str(hop) for hop in paths])
+
+    @staticmethod
+    def _flow_number(request: Request, contact: NameAddr) -> str:
+        """The `reg-id` of a contact that is a flow (RFC 5626 section 6); "" for an ordinary one."""
+        number = contact.param("reg-id")
+        if not number or not contact.param("+sip.instance") or "outbound" not in request.supported:
+            return ""
+        if not (number.isascii() and number.isdigit()) or len(number) > 10 or len(request.contacts) > 1:
+            raise Rejected(400, "Unusable reg-id")
+        if len(request.vias) > 1:
+            first_hop = request.paths[-1].uri if request.paths else None
+            if not isinstance(first_hop, SipUri) or first_hop.param("ob") is None:
+                raise Rejected(439)
+        return str(int(number))
 
     def _apply(
         self,
         admitted: Admitted,
         aor: str,
         contact: NameAddr,
+        path: tuple[str, ...],
         current: dict[str, Binding],
         put: list[Binding],
         drop: list[str],
@@ -131,28 +178,32 @@ class Registrar:
         written = str(uri)
         if len(written) > MAX_CONTACT_LENGTH:
             raise Rejected(400, "Contact Too Long")
-        known = current.get(written) or _equal_binding(uri, current.values())
+        instance = contact.param("+sip.instance") or ""
+        if instance:
+            instance += f";{self._flow_number(request, contact)}"
+        if instance and instance[-1] != ";":
+            known = current.get(instance)
+        else:
+            known = current.get(written) or _equal_binding(uri, current.values())
         if known is not None and not _newer(request, known):
             raise Rejected(400, "CSeq Out Of Order")
         lifetime = self._lifetime(request.expires if expires is None else expires)
         if lifetime == 0:
             if known is not None:
-                drop.append(known.contact)
+                drop.append(known.key)
             return
-        instance = contact.param("+sip.instance") or ""
         if instance:
-            instance += f";{contact.param('reg-id') or ''}"
-            drop += [old.contact for old in current.values() if old.instance_id == instance and old is not known]
+            drop += [old.key for old in current.values() if old.instance_id == instance and old is not known]
         put.append(
             Binding(
                 aor,
-                known.contact if known is not None else written,
+                known.contact if known is not None and not known.reg_id else written,
                 request.call_id,
                 request.cseq.number,
                 now + lifetime,
                 q,
                 dump_flow(admitted.flow, self._process),
-                tuple(str(hop) for hop in request.paths),
+                path,
                 instance,
                 (request.headers.get("user-agent") or "")[:200],
                 now,
@@ -174,11 +225,14 @@ def _newer(request: Request, binding: Binding) -> bool:
 
 
 def _equal_binding(uri: SipUri, bindings: Iterable[Binding]) -> Binding | None:
-    return next((binding for binding in bindings if uri_equal(uri, parse_uri(binding.contact))), None)
+    return next(
+        (binding for binding in bindings if not binding.reg_id and uri_equal(uri, parse_uri(binding.contact))), None
+    )
 
 
 def _shown(binding: Binding, now: float) -> str:
     q = "" if binding.q == 1.0 else f";q={binding.q:g}"
-    instance, _, _ = binding.instance_id.partition(";")
+    instance, _, number = binding.instance_id.rpartition(";")
     named = f';+sip.instance="{instance}"' if instance else ""
+    named += f";reg-id={number}" if number else ""
     return f"<{binding.contact}>;expires={max(0, round(binding.expires_at - now))}{q}{named}"

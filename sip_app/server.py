@@ -25,7 +25,7 @@ from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
 from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
-from sip_app.capabilities import CAPABILITIES, check_accepted, check_required, not_allowed
+from sip_app.capabilities import CAPABILITIES, METHODS, check_required, not_allowed
 from sip_app.codes import ServiceCodes
 from sip_app.dialogs import Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
@@ -156,7 +156,7 @@ class ApplicationServer:
         elif not request.to.tag:
             if self._identity.must_ask(admitted):
                 if flow.reliable:
-                    self.guard.scanned(admitted.client.host)
+                    self.guard.scanned(admitted.client.host, challenged=True)
                 endpoint.reject(tx, request, self._identity.challenged(request, admitted.client.host))
                 return
             endpoint.serve(tx, request, self._serve(tx, admitted))
@@ -234,6 +234,7 @@ class ApplicationServer:
             if isinstance(target, ForeignTarget):
                 raise Rejected(403, "Foreign Domain")
             check_required(request)
+            self._check_merged(tx, request)
             self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=CAPABILITIES))
             return
         caller = await self._identity.identify(replace(admitted, request=request))
@@ -255,7 +256,7 @@ class ApplicationServer:
         elif request.method == "MESSAGE" and self._takes_message(request, caller, target):
             self.endpoint.respond(tx, make_response(request, 202, to_tag=new_tag()))
         elif isinstance(target, TheServer):
-            raise Rejected(404)
+            raise Rejected(404) if request.method in METHODS else not_allowed(request.method)
         elif isinstance(target, ForeignTarget):
             await self._onward.leave(tx, request, caller, target)
         elif isinstance(target, ServiceCode):
@@ -291,6 +292,7 @@ class ApplicationServer:
         if isinstance(target, ForeignTarget):
             raise Rejected(403, "Not Our Domain")
         check_required(request)
+        self._check_merged(tx, request)
         aor = self._plan.aor(request.to.uri, self._plan.home(request))
         if aor is None:
             raise Rejected(404)
