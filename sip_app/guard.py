@@ -37,6 +37,8 @@ class _Marks:
     since: float
     failures: int = 0
     scans: int = 0
+    asked: int = 0
+    """Challenges over connections that nobody answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +110,19 @@ class Guard:
         beyond = marks.failures - config.failures_before_delay
         return min(config.delay_max, FIRST_DELAY * 2.0 ** min(beyond - 1, 20)) if beyond > 0 else 0.0
 
-    def scanned(self, host: str) -> None:
-        """A number or code that is not there, or a challenge to be answered, from a proven address."""
+    def scanned(self, host: str, *, challenged: bool = False) -> None:
+        """A number or code that is not there, from a proven address; or a challenge, which it may yet answer."""
         marks = self._of(host)
         if marks is not None:
-            marks.scans += 1
-            if marks.scans >= self._config.scans_before_block:
+            marks.asked += challenged
+            marks.scans += not challenged
+            if marks.scans + marks.asked >= self._config.scans_before_block:
                 self._block_address(host, "scanning", "security.scans_before_block")
 
     def authenticated(self, host: str, nonce: str) -> None:
         """The right password: one challenge answered, and a phone known by this nonce from now on."""
-        if self._marks and (marks := self._marks.get(place_of(host))) is not None and marks.scans:
-            marks.scans -= 1
+        if self._marks and (marks := self._marks.get(place_of(host))) is not None and marks.asked:
+            marks.asked -= 1
         self.know(nonce)
 
     def know(self, nonce: str) -> None:
