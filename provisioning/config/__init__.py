@@ -19,7 +19,7 @@ from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
 from provisioning.config.operations import OperationsConfig
 from provisioning.config.section import Section
 from provisioning.config.security import SecurityConfig
-from provisioning.config.services import ChannelsConfig, DomainConfig, ServicePolicy, Services, service_policies
+from provisioning.config.services import ChannelsConfig, DomainConfig, ServicePolicy, service_policies
 from provisioning.config.terminal import TerminalConfig
 from provisioning.config.transports import DnsConfig, TlsConfig, WebSocketConfig
 from provisioning.value_types import (
@@ -206,7 +206,7 @@ class Config(Section):
     cross_domain_calls: bool = False
     """Let numbers of one domain call, watch and forward to those of another. Off keeps customers apart;
     `sip.allow_targets` can still open single targets."""
-    services: Services = Field(default_factory=lambda: (ServicePolicy(number="8888"),))
+    services: tuple[ServicePolicy, ...] = Field(default_factory=lambda: (ServicePolicy(number="8888"),))
     """Service numbers, each with its policy. Not given: 8888, with the defaults below. The
     reference explains the keys of an entry."""
     data_dir: Path | None = None
@@ -285,6 +285,8 @@ class Config(Section):
         for entry in (*self.services, *self.subscribers):
             if entry.domain is not None and entry.domain not in known:
                 raise ValueError(f"domains: {entry.domain}, the domain of {entry.number}, is not among them")
+        if not self.services:
+            raise ValueError("services: at least one number is needed")
         numbers = [(policy.number, policy.domain) for policy in self.services]
         if again := next((number for number in numbers if numbers.count(number) > 1), None):
             raise ValueError(f"services: number {again[0]} is given twice")

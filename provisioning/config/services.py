@@ -1,9 +1,7 @@
 """The sections about numbers: service numbers and their policies, further domains, what channels may ask for."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from provisioning.config.section import Section
 from provisioning.value_types import Count, Domain, Number, Pattern, Pin, Realm, Seconds
@@ -81,6 +79,3 @@ def service_policies(config: "Config") -> dict[str, ServicePolicy]:
     general = [policy for policy in config.services if policy.domain is None]
     found = {f"{policy.number}@{domain.name}": policy for policy in general for domain in config.all_domains}
     return found | {f"{policy.number}@{policy.domain}": policy for policy in config.services if policy.domain}
-
-
-Services = Annotated[tuple[ServicePolicy, ...], Field(min_length=1)]
