@@ -13,7 +13,7 @@ from protocols.sip.message import Request, Response, parse_message
 from protocols.sip.uri import SipUri, TelUri, Uri
 
 log = structlog.get_logger("sip_app")
-_TRACED_EXTRAS = ("reason", "history-info", "warning", "rseq", "contact")
+_TRACED_EXTRAS = ("reason", "history-info", "warning", "rseq", "contact", "event", "subscription-state")
 
 
 def _number(uri: Uri) -> str:

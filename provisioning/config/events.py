@@ -23,7 +23,7 @@ class EventsConfig(Section):
     """Longest subscription granted, seconds, and what is granted when none is asked for."""
     notify_interval: Delay = 1
     """Seconds between two notifications of one subscription; changes in between are told together."""
-    notify_rate: Count = 500
+    notify_rate: Count = 1_000
     """Notifications a second in all. Lower spares the signalling path when a thousand viewers join at once,
     and tells the last watcher later."""
     conference_watchers: Literal["participants", "subscribers"] = "participants"

@@ -5,6 +5,7 @@ be missed: not by a lost event, nor by a restart.
 """
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Literal
 
 from protocols.conference_info import (
@@ -174,16 +175,21 @@ def _users(group: LiveGroup) -> dict[str, User]:
     number, _, domain = group.channel.partition("@")
     there = group.state == "live" and group.source is not None
     source = Endpoint(
-        f"sip:{group.channel};leg={group.leg_id}", group.opened_at, "connected" if there else "disconnected"
+        f"sip:{group.channel};call={_call(group.leg_id)}", group.opened_at, "connected" if there else "disconnected"
     )
     users = {f"sip:{group.channel}": User(f"sip:{group.channel}", number, "broadcaster", (source,))}
     for viewer in group.viewers.values():
         entity = str(SipUri(domain, viewer.number))
-        call = Endpoint(f"{entity};leg={viewer.leg_id}", viewer.since)
+        call = Endpoint(f"{entity};call={_call(viewer.leg_id)}", viewer.since)
         known = users.get(entity)
         calls = (*known.endpoints, call) if known is not None else (call,)
         users[entity] = User(entity, _name(viewer.dialog) or viewer.number, "viewer", calls)
     return users
+
+
+def _call(leg_id: str) -> str:
+    """What tells one call of a user from another; the leg's own id is nobody's business."""
+    return sha256(leg_id.encode()).hexdigest()[:8]
 
 
 def _name(dialog: Dialog) -> str:
