@@ -45,6 +45,7 @@ class Transports:
         self.bound: dict[str, Address] = {}
         self.listeners: list[Listener] = []
         self._reactor = reactor
+        self._clock: Any = reactor
         self._dscp = dscp
         self._tls: TlsSettings | None = None
         self._datagrams: dict[Address, Datagrams] = {}
@@ -101,7 +102,7 @@ class Transports:
         if transport in SECURE:
             if self._tls is None:
                 raise ValueError(f"{transport} needs a certificate")
-            factory = TLSMemoryBIOFactory(self._tls.server(), False, factory, self._reactor)
+            factory = TLSMemoryBIOFactory(self._tls.server(), False, factory, self._clock)
             factory.noisy = False
         self._listening(transport, stream, host, shown)
         self._closing.append(self._reactor.adoptStreamPort(stream.fileno(), stream.family, factory))
@@ -196,7 +197,7 @@ class Transports:
         connection = Connection(self, transport, flow, proves)
         factory: Any = Dialler(connection, lambda: self.closed(flow))
         if creator is not None:
-            factory = TLSMemoryBIOFactory(creator, True, factory, self._reactor)
+            factory = TLSMemoryBIOFactory(creator, True, factory, self._clock)
             factory.noisy = False
         self._hold(flow, connection)
         self._dialled[key] = flow

