@@ -25,7 +25,7 @@ from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
 from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
-from sip_app.capabilities import CAPABILITIES, METHODS, check_required, not_allowed
+from sip_app.capabilities import CAPABILITIES, METHODS, check_accepted, check_required, not_allowed
 from sip_app.codes import ServiceCodes
 from sip_app.dialogs import Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
