@@ -1,9 +1,10 @@
 """Admission, the first step of every request: who really sent it, is it too much, may its headers be believed.
 
-The client address is the transport's source, unless that is a trusted peer: then it is what the outermost trusted
-peer stamped on the Via hop below its own (RFC 3581). Limits and NAT handling use only this address.
+The client address is the transport's source, unless that is a trusted peer or an edge proxy of ours: then it is what
+the outermost of those stamped on the Via hop below its own (RFC 3581). Limits and NAT handling use only this address.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
@@ -51,6 +52,26 @@ class RateLimit:
             self._buckets.clear()
 
 
+class Networks:
+    """Configured networks, and which hosts lie in them; the answers are remembered, up to a bound."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ip_network(text) for text in networks]
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, host: str) -> bool:
+        """Raises ValueError for what is no numeric address."""
+        if not self._networks:
+            return False
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= MAX_TRACKED_CLIENTS:
+                self._known.clear()
+            address = ip_address(host)
+            known = self._known[host] = any(address in network for network in self._networks)
+        return known
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A request that passed: cleaned of what its sender may not claim."""
@@ -59,6 +80,8 @@ class Admitted:
     flow: Flow
     client: Address
     trusted: bool
+    relayed: bool = False
+    """True if an edge proxy brought it: many clients share its flow."""
 
 
 class Admission:
@@ -73,28 +96,24 @@ class Admission:
         self._take(config.sip)
 
     def _take(self, config: SipConfig) -> None:
-        self._networks = [ip_network(text) for text in config.trusted_peers]
-        self._known: dict[str, bool] = {}
+        self._trusted = Networks(config.trusted_peers)
+        self._edges = Networks(config.edge_proxies)
         self._rate = RateLimit(config.requests_per_second)
         self._response_rate = RateLimit(RESPONSES_PER_REQUEST * config.requests_per_second)
 
     def trusted(self, host: str) -> bool:
         """True for a configured peer."""
-        if not self._networks:
-            return False
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= MAX_TRACKED_CLIENTS:
-                self._known.clear()
-            address = ip_address(host)
-            known = self._known[host] = any(address in network for network in self._networks)
-        return known
+        return host in self._trusted
+
+    def _forwards(self, host: str) -> bool:
+        """True for whoever passes on what others send, and says truly where it came from."""
+        return host in self._trusted or host in self._edges
 
     def within_rate(self, flow: Flow, now: float, *, response: bool = False) -> bool:
         """Before a message is even parsed: may this source send one more? Trusted peers are judged by client later."""
         rate = self._response_rate if response else self._rate
         host = flow.remote.host
-        if self.trusted(host) or rate.allows(place_of(host) if ":" in host else host, now):
+        if self._forwards(host) or rate.allows(place_of(host) if ":" in host else host, now):
             return True
         limited("sip.requests_per_second")
         return False
@@ -102,17 +121,17 @@ class Admission:
     def refuses(self, request: Request, flow: Flow) -> bool:
         """True if this is to be dropped in silence, as its source is blocked. Trusted peers are judged by client."""
         guard, host = self.guard, flow.remote.host
-        return guard is not None and not self.trusted(host) and guard.refuses(request, host)
+        return guard is not None and not self._forwards(host) and guard.refuses(request, host)
 
     def client_address(self, request: Request, flow: Flow) -> Address:
         """Where the request comes from, as far as it can be believed."""
         client = flow.remote
-        if not self.trusted(client.host):
+        if not self._forwards(client.host):
             return client
         for via in request.vias[1:]:
             client = via.response_address
             try:
-                if not self.trusted(client.host):
+                if not self._forwards(client.host):
                     break
             except ValueError:
                 break
@@ -125,11 +144,12 @@ class Admission:
             if request.headers.has_any(_UNTRUSTED_HEADERS):
                 headers = request.headers.without(*_UNTRUSTED_HEADERS)
                 request = Request(request.method, request.uri, headers, request.body)
-            return Admitted(request, flow, flow.remote, False)
+            if flow.remote.host not in self._edges:
+                return Admitted(request, flow, flow.remote, False)
         client = self.client_address(request, flow)
         if client != flow.remote and not self._rate.allows(place_of(client.host), now):
             limited("sip.requests_per_second")
             return None
         if self.guard is not None and is_host(client.host) and self.guard.refuses(request, client.host):
             return None
-        return Admitted(request, flow, client, True)
+        return Admitted(request, flow, client, trusted, relayed=True)

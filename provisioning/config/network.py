@@ -45,6 +45,9 @@ class SipConfig(Section):
     trusted_peers: tuple[Network, ...] = ()
     """Addresses or CIDR networks whose Via, P-Asserted-Identity, History-Info and Diversion are believed
     and who are not challenged. Everyone in them can call as anybody: list only your own proxies."""
+    edge_proxies: tuple[Network, ...] = ()
+    """Addresses or CIDR networks of your own edge proxies (docs/kamailio). Their Via is believed, so that limits
+    and NAT handling see the phone behind them; who calls is still asked for by digest."""
     digest_algorithm: Literal["MD5", "SHA-256", "SHA-512-256"] = "MD5"
     """The one algorithm of the default challenge. MD5 is weak but the only one baresip 1.0 and sipp know;
     SHA-256 locks such phones out."""
