@@ -282,11 +282,11 @@ class Config(Section):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"domains: {twice} is given twice")
         known = {domain.name for domain in self.all_domains}
-        for entry in (*self.services, *self.subscribers):
-            if entry.domain is not None and entry.domain not in known:
-                raise ValueError(f"domains: {entry.domain}, the domain of {entry.number}, is not among them")
+        used = [(policy.number, policy.domain) for policy in self.services]
+        for number, domain in (*used, *((seed.number, seed.domain) for seed in self.subscribers)):
+            if domain is not None and domain not in known:
+                raise ValueError(f"domains: {domain}, the domain of {number}, is not among them")
         if not self.services:
             raise ValueError("services: at least one number is needed")
-        numbers = [(policy.number, policy.domain) for policy in self.services]
-        if again := next((number for number in numbers if numbers.count(number) > 1), None):
+        if again := next((number for number in used if used.count(number) > 1), None):
             raise ValueError(f"services: number {again[0]} is given twice")
