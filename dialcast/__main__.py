@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dialcast.live import live_app, reload
+from dialcast.live import blocks, live_app, reload
 from provisioning.calls_cli import calls
 from provisioning.channel_cli import channel_app
 from provisioning.cli import config_app, subscriber_app
@@ -29,6 +29,7 @@ app.add_typer(subscriber_app, name="subscriber")
 app.add_typer(channel_app, name="channel")
 app.add_typer(live_app, name="live")
 app.command("reload")(reload)
+app.command("blocks")(blocks)
 app.command("calls")(calls)
 ConfigFile = Annotated[
     Path | None,

@@ -130,6 +130,7 @@ async def serve_as(config: Config, process: Process) -> None:
     server = ApplicationServer(config, ports, calls, reactor, as_id=as_id)
     attach(server, service)
     door = OperatorDoor(service, config.data_path / OPERATOR_SOCKET)
+    door.guard = server.guard
     operated = OperatedServer(config, store, server, service)
     beside: list[asyncio.Task[None]] = []
     try:

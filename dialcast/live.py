@@ -88,6 +88,27 @@ def reload(data_dir: DataDir = Path("dialcast-data")) -> None:
         typer.echo(f"at the next restart only: {', '.join(answer['restart'])}")
 
 
+def blocks(
+    data_dir: DataDir = Path("dialcast-data"),
+    lift: Annotated[str, typer.Option(help="End the block of this address or account.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
+) -> None:
+    """List the addresses and accounts that are blocked, and why; or lift one block."""
+    if lift:
+        typer.echo(f"lifted {_command(data_dir, {'command': 'lift', 'who': lift})['who']}")
+        return
+    answer = _command(data_dir, {"command": "blocks"})
+    if as_json:
+        typer.echo(json.dumps(answer["blocks"]))
+    elif not answer["blocks"]:
+        typer.echo("nobody is blocked")
+    else:
+        table = Table("blocked", "why", "seconds left")
+        for row in answer["blocks"]:
+            table.add_row(row["who"], row["why"], str(round(row["seconds"])))
+        Console().print(table)
+
+
 @live_app.command("stop")
 def stop_live(
     number: Annotated[str, typer.Argument(help="The broadcaster's number.")],

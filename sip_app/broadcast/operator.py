@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import structlog
 
 from sip_app.broadcast.ending import end_group, stopped_by_operator
 from sip_app.broadcast.group import Broadcasting
+from sip_app.guard import Guard
 
 MAX_LINE = 4096
+MAX_BLOCKS = 500
+"""Blocks told at once, the latest."""
 IDLE = 30.0
 """Seconds a connected client may stay silent."""
 
@@ -33,6 +37,8 @@ class OperatorDoor:
         self._server: asyncio.Server | None = None
         self.reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
         """Reads the configuration again; its answer is the command's."""
+        self.guard: Guard | None = None
+        """Whose blocks are shown and lifted."""
 
     async def start(self) -> None:
         """Open the socket, in place of one a killed server left behind."""
@@ -73,6 +79,15 @@ class OperatorDoor:
                 return await self._stop(str(request.get("number", "")), str(request.get("reason", "")))
             case "reload" if self.reload is not None:
                 return await self.reload()
+            case "blocks" if self.guard is not None:
+                blocks = [asdict(block) for block in self.guard.blocks()]
+                return {"ok": True, "count": len(blocks), "blocks": blocks[-MAX_BLOCKS:]}
+            case "lift" if self.guard is not None:
+                who = str(request.get("who", ""))[:300]
+                if not self.guard.lift(who):
+                    return {"ok": False, "error": f"{who[:80]} is not blocked"}
+                log.info("operator.lift", who=who)
+                return {"ok": True, "who": who}
         return {"ok": False, "error": f"no such command: {str(command)[:40]}"}
 
     def _list(self) -> list[dict[str, Any]]:

@@ -301,6 +301,7 @@ class BroadcastWorld:
         self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id="as-test", timers=QUICK)
         attach(self.server, self.service)
         self.door = OperatorDoor(self.service, config.data_path / OPERATOR_SOCKET)
+        self.door.guard = self.server.guard
         await self.calls.restore(self.server.endpoint.restore)
         await self.recorder.resume()
         self.link.start(self.calls)

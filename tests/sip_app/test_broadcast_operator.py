@@ -129,3 +129,22 @@ def test_nonsense_is_refused_and_the_door_stays_open(tmp_path: Path, hostile: by
         runner.get_loop().set_exception_handler(lambda _, context: failures.append(context))
         runner.run(scenario())
     assert failures == []
+
+
+def test_blocks_are_shown_and_lifted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            world.server.guard.block("203.0.113.9", 60, "wrong passwords")
+            (shown, lifted, again, none) = await tell(
+                world,
+                command(command="blocks"),
+                command(command="lift", who="203.0.113.9"),
+                command(command="lift", who="203.0.113.9"),
+                command(command="blocks"),
+            )
+            assert [(row["who"], row["why"]) for row in shown["blocks"]] == [("203.0.113.9", "wrong passwords")]
+            assert lifted == {"ok": True, "who": "203.0.113.9"}
+            assert again == {"ok": False, "error": "203.0.113.9 is not blocked"}
+            assert none == {"ok": True, "count": 0, "blocks": []}
+
+    asyncio.run(scenario())
