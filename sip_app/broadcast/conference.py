@@ -179,7 +179,8 @@ def _users(group: LiveGroup) -> dict[str, User]:
     )
     users = {f"sip:{group.channel}": User(f"sip:{group.channel}", number, "broadcaster", (source,))}
     for viewer in group.viewers.values():
-        entity = str(SipUri(domain, viewer.number))
+        _, at, theirs = viewer.caller.partition("@")  # strangers are counted by their host, which is nobody's business
+        entity = str(SipUri(theirs if at else domain, viewer.number))
         call = Endpoint(f"{entity};call={_call(viewer.leg_id)}", viewer.since)
         known = users.get(entity)
         calls = (*known.endpoints, call) if known is not None else (call,)

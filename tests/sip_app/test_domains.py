@@ -114,7 +114,9 @@ def test_two_namesakes_broadcast_at_once_and_each_is_watched_by_his_own(tmp_path
             await (await world.phone("1002")).watch()
             for viewer in ("1002", "1003"):
                 await (await world.phone(viewer, domain=OTHER)).watch()
-            assert {aor: len(group.viewers) for aor, group in world.service.open.items()} == {HERE: 1, THERE: 2}
+            groups = world.service.open
+            assert {aor: len(group.viewers) for aor, group in groups.items()} == {HERE: 1, THERE: 2}
+            assert {viewer.caller for viewer in groups[HERE].viewers.values()} == {f"1002@{DOMAIN}"}
 
     asyncio.run(scenario())
 
