@@ -117,7 +117,7 @@ def test_a_broadcaster_that_comes_back_goes_on_with_its_record(tmp_path: Path) -
         call = await again.go_live()
         for _ in range(2):
             again.audio.send(b"\x00" * 160)
-        await until(lambda: heard(world) == 2)
+        await until(lambda: heard(world) >= 2)
         await call.send("BYE")
         (broadcast,) = await ended(world, 1)
         assert broadcast.packets_in is not None and broadcast.packets_in >= 5, "both of its calls are counted"
