@@ -7,7 +7,7 @@ ACK, PRACK and CANCEL to the call they belong to, new requests to the server's p
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -28,12 +28,22 @@ from protocols.sip.events import (
     TransactionTimeout,
     TransactionTransportError,
 )
-from protocols.sip.message import REASONS, Headers, Request, Response, check_request, make_response, parse_message
+from protocols.sip.message import (
+    REASONS,
+    Headers,
+    Request,
+    Response,
+    check_request,
+    make_response,
+    oversized,
+    parse_message,
+)
 from protocols.sip.transaction import Timers, TransactionLayer
 from provisioning.config import Config
 from sip_app.admission import Admission
 from sip_app.calls import IncomingCall
 from sip_app.dialogs import Dialog, Rejected, new_tag
+from sip_app.endpoint_users import ClientUser, Pipeline, Waiter
 from sip_app.events import Trace
 from sip_app.metrics import count_answer, count_received, count_request
 from sip_app.ports import Dialogs
@@ -46,41 +56,6 @@ LAST_WRITES_WITHIN = 1.0
 _STOP_REASON = 'SIP;cause=503;text="Server shutting down"'
 
 log = structlog.get_logger("sip_app.endpoint")
-
-
-class ClientUser(Protocol):
-    """Whoever sent a request: hears what becomes of it. Timeouts come as 408, transport failures as 503."""
-
-    def on_response(self, response: Response, tx: ClientTransaction) -> None:
-        """A response; after a final one to anything but INVITE nothing more follows."""
-        ...
-
-
-class Pipeline(Protocol):
-    """Who serves what the endpoint cannot answer from its own dialogs."""
-
-    def on_request(self, tx: ServerTransaction, request: Request, flow: Flow) -> None:
-        """A new request."""
-        ...
-
-    def on_ack(self, request: Request, flow: Flow) -> None:
-        """An ACK for a 2xx that is not of a dialog here."""
-        ...
-
-    async def reach(self, state: DialogState) -> Flow | None:
-        """Another way to the peer of a dialog whose flow is gone."""
-        ...
-
-
-class _Waiter:
-    """One request of ours whose final response somebody awaits."""
-
-    def __init__(self, answered: "asyncio.Future[Response]") -> None:
-        self._answered = answered
-
-    def on_response(self, response: Response, tx: ClientTransaction) -> None:
-        if response.status >= 200 and not self._answered.done():
-            self._answered.set_result(response)
 
 
 class SipEndpoint:
@@ -263,7 +238,7 @@ class SipEndpoint:
     async def request(self, request: Request, flow: Flow) -> Response:
         """Send a request and wait for its final response (408 when none comes, 503 when it cannot be sent)."""
         answered: asyncio.Future[Response] = self.loop.create_future()
-        self.send(request, flow, _Waiter(answered))
+        self.send(request, flow, Waiter(answered))
         self.pump()
         return await answered
 
@@ -314,6 +289,7 @@ class SipEndpoint:
             )
         except SipParseError as error:
             log.debug("sip.unreadable", peer=str(flow.remote), error=str(error))
+            self._refuse_too_large(data, flow)
             return
         count_received(message)
         if self._trace.on:
@@ -328,6 +304,13 @@ class SipEndpoint:
                 return
         self._layer.receive(message, flow, now)
         self.pump()
+
+    def _refuse_too_large(self, data: bytes, flow: Flow) -> None:
+        """513 for a request beyond our limits, if its beginning says whom to answer (RFC 3261 section 21.5.7)."""
+        sip = self._sip
+        start = oversized(data, sip.max_message_bytes, sip.max_header_bytes, sip.max_headers)
+        if start is not None:
+            self._refuse(start, flow, BadRequest(513, REASONS[513]))
 
     def _refuse(self, request: Request, flow: Flow, error: BadRequest) -> None:
         """Answer what cannot be served, without a transaction, if it says whom to answer."""

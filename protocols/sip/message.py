@@ -16,7 +16,7 @@ from protocols.sip.uri import SipUri, Uri, parse_uri
 from protocols.sip.views import Message, View
 
 __all__ = ["REASONS", "BadRequest", "Headers", "Message", "Request", "Response", "SipParseError"]
-__all__ += ["check_request", "make_response", "parse_message"]
+__all__ += ["check_request", "make_response", "oversized", "parse_message"]
 
 MAX_MESSAGE_BYTES = 65535
 MAX_HEADER_BYTES = 32768
@@ -129,6 +129,21 @@ def parse_message(
     if not (TOKEN.fullmatch(method) and uri and _VERSION.fullmatch(version)):
         raise SipParseError("malformed start line")
     return Request(method, uri, headers, body, version.upper())
+
+
+def oversized(data: bytes, max_bytes: int, max_header_bytes: int, max_header_lines: int) -> Request | None:
+    """The request that only its size makes unreadable, as far as its first header lines go, for a 513; else None."""
+    head = data.lstrip(b"\r\n").partition(b"\r\n\r\n")[0]
+    lines = head[:max_header_bytes].split(b"\r\n", max_header_lines)
+    if len(head) > max_header_bytes or len(lines) > max_header_lines:
+        lines.pop()
+    elif len(data) <= max_bytes:
+        return None
+    try:
+        message = parse_message(b"\r\n".join([*lines, b"", b""]))
+    except SipParseError:
+        return None
+    return message if isinstance(message, Request) else None
 
 
 def _response(start: str, headers: Headers, body: bytes) -> Response:
