@@ -7,6 +7,9 @@ from pathlib import Path
 from fuzz.target import ROOT, Target, must_equal
 from protocols import media_control
 from protocols.control import ControlError, Hello, RemoveLeg, decode, encode
+from protocols.sip.errors import SipParseError
+from protocols.sip.subscription import Event
+from protocols.text_message import TextError, clean
 from provisioning.loader import ConfigError, load_config
 from sip_app.calls import Rejected
 from sip_app.codes import parse_code
@@ -47,6 +50,20 @@ def read_media_control(data: bytes) -> None:
         media_control.parse(data)
 
 
+def read_event(data: bytes) -> None:
+    """An Event header value."""
+    with suppress(SipParseError):
+        event = Event.parse(data.decode("utf-8", "replace"))
+        must_equal(Event.parse(str(event)), event)
+
+
+def read_text(data: bytes) -> None:
+    """The text of a MESSAGE: once clean, clean for good."""
+    with suppress(TextError):
+        text = clean(data)
+        must_equal(clean(text.encode()), text)
+
+
 def _control() -> list[bytes]:
     boxes = []
     for value in (Hello("as", 1, "t"), RemoveLeg("g", 1, "l")):
@@ -61,5 +78,7 @@ TARGETS = (
     Target("control", read_control, _control, 8192),
     Target("service-code", read_code, lambda: [b"*21*8888#", b"**61*1002*11*20#", b"*%2321%23", b"##002#"], 512),
     Target("config", read_config, lambda: [(ROOT / "provisioning" / "sample.yaml").read_bytes()], 8192),
+    Target("event", read_event, lambda: [b"presence;id=7", b"dialog;sla;ma", b'a;b="c"'], 256),
+    Target("text", read_text, lambda: ["\x1b[2Jhé\u202e\r\n".encode()], 1024),
     Target("media-control", read_media_control, lambda: [media_control.PICTURE_FAST_UPDATE, _BOMB], 4096),
 )
