@@ -75,6 +75,9 @@ class Leg:
     """Nothing is sent: no consent, or the address never answered."""
     errors: int = 0
     """ICMP errors since it was last heard."""
+    packets_beside: int = 0
+    """Media that did not pass the engine: what came before it knew the address, and all of an announcement leg."""
+    octets_beside: int = 0
     report_at: float = 0.0
     visit: int = -1
     """Which of its scheduled visits counts: the last."""

@@ -18,8 +18,8 @@ def final_report(engine: Engine, leg: Leg) -> LegReport:
     return LegReport(
         leg_id=leg.leg_id,
         role=leg.role,
-        packets_in=state.received if state else 0,
-        octets_in=state.octets_received if state else 0,
+        packets_in=leg.packets_beside + (state.received if state else 0),
+        octets_in=leg.octets_beside + (state.octets_received if state else 0),
         packets_out=state.packets if state else 0,
         octets_out=state.octets if state else 0,
         lost=sum(known) if known else None,

@@ -131,6 +131,8 @@ class Traffic:
                 LATCH_REFUSED.inc()
                 return
             self._latch(medium, event.source, now)
+        medium.leg.packets_beside += 1
+        medium.leg.octets_beside += len(event.data)
         if medium.leg.role == "source" and medium.spec.receives:
             # What was read before the engine knew the address is the stream's beginning, often its first keyframe.
             self._engine.inject(medium.leg.group_id, medium.kind, 0, [event.data], now)
