@@ -104,6 +104,7 @@ async def serve_as(config: Config, process: Process) -> None:
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.ports import Ports
     from sip_app.server import ApplicationServer
+    from sip_app.xcap.server import XcapServer
 
     if not config.control.relays:
         raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
@@ -131,7 +132,8 @@ async def serve_as(config: Config, process: Process) -> None:
     attach(server, service)
     door = OperatorDoor(service, config.data_path / OPERATOR_SOCKET)
     door.guard = server.guard
-    operated = OperatedServer(config, store, server, service)
+    xcap = XcapServer(config, ports, reactor, server.guard)
+    operated = OperatedServer(config, store, server, service, xcap)
     beside: list[asyncio.Task[None]] = []
     try:
         await calls.restore(server.endpoint.restore)
@@ -140,6 +142,7 @@ async def serve_as(config: Config, process: Process) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(link.settled(), RELAY_WAIT)
         await server.start()
+        await xcap.start()
         await door.start()
         beside += [asyncio.create_task(calls.renew_leases()), asyncio.create_task(operated.prune())]
         port = config.operations.as_port
@@ -155,6 +158,7 @@ async def serve_as(config: Config, process: Process) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(calls.stop(), STOP_WITHIN)
         await door.stop()
+        await xcap.stop()
         await server.stop()
         await link.stop()
         await recorder.close()

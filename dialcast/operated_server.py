@@ -15,6 +15,7 @@ from provisioning.subscribers import provision
 from sip_app.broadcast.group import Broadcasting
 from sip_app.metrics import ServerCollector
 from sip_app.server import ApplicationServer
+from sip_app.xcap.server import XcapServer
 
 COUNTED_FOR = 10.0
 """Seconds a count of the registrations serves: it costs the store a look at all of them."""
@@ -26,11 +27,14 @@ log = structlog.get_logger()
 class OperatedServer:
     """`dialcast.operating.Operated` for an application server."""
 
-    def __init__(self, config: Config, store: Store, server: ApplicationServer, service: Broadcasting) -> None:
+    def __init__(
+        self, config: Config, store: Store, server: ApplicationServer, service: Broadcasting, xcap: XcapServer
+    ) -> None:
         self._config = config
         self._store = store
         self._server = server
         self._service = service
+        self._xcap = xcap
         self._registered = (0, 0)
         self._counted_at = float("-inf")
         WAITING.set_function(lambda: store.waiting)
@@ -60,6 +64,7 @@ class OperatedServer:
         self._config = config
         self._service.reconfigure(config)
         self._server.reconfigure(config)
+        self._xcap.reconfigure(config)
 
     async def prune(self) -> None:
         """Remove call records past their time, now and then, for as long as the process runs."""

@@ -25,8 +25,8 @@ class XcapConfig(Section):
 
     bind: Host = "127.0.0.1"
     """Numeric address it listens on. Phones elsewhere need another; give it a certificate then."""
-    port: Port = 8090
-    """TCP port; 0 serves none. When it is taken, the server runs without and says so."""
+    port: Port | None = 8090
+    """TCP port; null serves none, 0 takes a free one. When it is taken, the server runs without and says so."""
     tls_certificate: Path | None = None
     """PEM certificate with its chain; null speaks plain HTTP, where digests protect the password but not what is
     read or written."""
