@@ -136,6 +136,22 @@ class BroadcastObserver(Protocol):
         ...
 
 
+class Recorder(Protocol):
+    """Who keeps the records of calls, beyond what it observes."""
+
+    def media_ended(self, event: LegReports) -> None:
+        """What the legs came to that the relay removed."""
+        ...
+
+    async def inherited(self, group: LiveGroup, from_as: str) -> None:
+        """The group, with its viewers, was another server's until now. Raises OSError."""
+        ...
+
+    def abandoned(self, group: LiveGroup) -> None:
+        """The group is another server's now."""
+        ...
+
+
 class GroupMessages(Protocol):
     """Who takes the text messages sent within a broadcast's calls (RFC 3428). Both raise `Rejected`."""
 
@@ -177,8 +193,7 @@ class Broadcasting:
     """By channel; a group leaves it the moment it starts closing, so that a new broadcast can begin at once."""
     closing: set[LiveGroup] = field(default_factory=set)
     observers: list[BroadcastObserver] = field(default_factory=list)
-    on_media_ended: Callable[[LegReports], None] = lambda event: None
-    """Hears what the legs came to that the relay removed."""
+    recorder: Recorder | None = None
     messages: GroupMessages | None = None
     ask_pin: AskPin | None = None
     """Asks a viewer for the PIN; None turns viewers away who need one."""

@@ -49,7 +49,7 @@ class CallRecorder:
 
     def __init__(self, service: Broadcasting, records: CallRecords) -> None:
         service.observers.append(self)
-        service.on_media_ended = self.media_ended
+        service.recorder = self
         self._service = service
         self._records = records
         self._open: dict[str, _Open] = {}
@@ -62,6 +62,23 @@ class CallRecorder:
                 self._open[record.record_id] = _Open(record)
             else:
                 await self._write(_ended(record, "server", FAILURE, RESTARTED))
+
+    async def inherited(self, group: LiveGroup, from_as: str) -> None:
+        """See Recorder: the records go on as ours."""
+        own = _broadcast_id(group)
+        for record in await self._records.unfinished(from_as):
+            if record.record_id == own or record.record_id.startswith(f"{own}/"):
+                ours = replace(record, as_id=self._service.as_id)
+                if record.record_id in self._held():
+                    self._open[record.record_id] = _Open(ours)
+                    await self._write(ours)
+                else:
+                    await self._write(_ended(ours, "server", FAILURE, RESTARTED))
+
+    def abandoned(self, group: LiveGroup) -> None:
+        """See Recorder: whoever has the calls completes their records."""
+        for record_id in [_broadcast_id(group), *(_view_id(group, leg_id) for leg_id in group.viewers)]:
+            self._open.pop(record_id, None)
 
     async def close(self) -> None:
         """Write what is still waited for; the server stops."""

@@ -158,7 +158,8 @@ class BroadcastCalls:
     def relay_event(self, event: Event) -> None:
         """A report of the relay; those about groups that are gone are ignored, but for their counters."""
         if isinstance(event, LegReports):
-            self.service.on_media_ended(event)
+            if self.service.recorder is not None:
+                self.service.recorder.media_ended(event)
             return
         if self.service.announcements is not None and self.service.announcements.relay_event(event):
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, broadcasting, until
@@ -183,5 +184,30 @@ def test_a_server_that_stops_completes_its_records(tmp_path: Path) -> None:
         lines = (tmp_path / "calls.jsonl").read_text().splitlines()
         assert sum('"event": "end"' in line for line in lines) == 2
         assert all("Server shutting down" in line for line in lines if '"event": "end"' in line)
+
+    in_world(tmp_path, test)
+
+
+def test_records_go_with_a_broadcast_that_another_server_takes_over(tmp_path: Path) -> None:
+    async def test(world: BroadcastWorld) -> None:
+        await world.broadcaster()
+        _, call = await world.viewer("1002")
+        await until(lambda: has_written(world, 2))
+        for record in await records(world):
+            await world.store.call_records.write(replace(record, as_id="as-dead"))
+        world.recorder.abandoned(world.group)
+        lost = CallRecord(f"{CHANNEL}/1/gone", "view", CHANNEL, "1003@x", "8888@x", 1.0, 2.0, "as-dead", "")
+        elsewhere = replace(lost, record_id=f"{CHANNEL}/12")
+        await world.store.call_records.write(lost)
+        await world.store.call_records.write(elsewhere)
+
+        await world.recorder.inherited(world.group, "as-dead")
+        found = {record.record_id: record for record in await records(world)}
+        assert found[lost.record_id].reason == "Server restart"
+        assert found[elsewhere.record_id].as_id == "as-dead"
+        held = [record for record in found.values() if record.ended_at is None and record.as_id == "as-test"]
+        assert sorted(record.kind for record in held) == ["broadcast", "view"]
+        await call.send("BYE")
+        assert "Hung up" in [record.reason for record in await ended(world, 2)]
 
     in_world(tmp_path, test)
