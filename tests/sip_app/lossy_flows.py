@@ -413,9 +413,9 @@ async def a_session_interval_we_find_too_short(world: LossyWorld) -> None:
 async def calls_without_an_offer(world: LossyWorld) -> None:
     """Our offer is in the 200, the answer in the ACK: the relay hears where the phones are."""
     phone, viewer = await world.phone("1001"), await world.phone("1002")
-    source = await answered(await phone.dial("8888", offer=b"", answer=sdp(phone.address)))
+    source = await answered(await phone.dial("8888", offer=b"", answer=sdp(phone.address, answer=True)))
     await asyncio.sleep(10)
-    leg = await answered(await viewer.dial("1001", offer=b"", answer=sdp(viewer.address)))
+    leg = await answered(await viewer.dial("1001", offer=b"", answer=sdp(viewer.address, answer=True)))
     await agreed(world)
     for group in world.relay.legs.values():
         for spec in group.values():

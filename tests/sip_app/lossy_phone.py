@@ -34,11 +34,14 @@ TIMERS = Timers(c=180)
 ALL = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE"
 
 
-def sdp(address: Address, direction: str = "sendrecv", *, version: int = 1, ice: bool = False) -> bytes:
-    """An offer of audio and video; an answer has the same shape."""
+def sdp(
+    address: Address, direction: str = "sendrecv", *, version: int = 1, ice: bool = False, answer: bool = False
+) -> bytes:
+    """An offer of audio and video; an answer has the same shape, and the parameters of our offer."""
     lines = ["v=0", f"o=- 1 {version} IN IP4 {address.host}", "s=-", f"c=IN IP4 {address.host}", "t=0 0"]
     for line, codec in (("audio 40000 RTP/AVP 0", "0 PCMU/8000"), ("video 40002 RTP/AVP 96", "96 H264/90000")):
         lines += [f"m={line}", f"a=rtpmap:{codec}", f"a={direction}"]
+        lines += ["a=fmtp:96 profile-level-id=42e01f;packetization-mode=1"] if answer and codec[:2] == "96" else []
         lines += ["a=ice-ufrag:abcd", f"a=ice-pwd:{'p' * 22}"] if ice else []
     return "\r\n".join([*lines, ""]).encode()
 
@@ -163,9 +166,9 @@ class Leg:
             phone.answer(tx, 200)
 
     def _refreshed(self, request: Request) -> list[tuple[str, str]]:
+        timer = agree(request, 120, self.phone.min_se)
         if "timer" not in request.supported:
             return []
-        timer = agree(request, 120, self.phone.min_se)
         self.watch(timer.interval, timer.refresher == "uas")
         return list(timer.headers)
 
@@ -430,7 +433,16 @@ class Phone:
         self.start(request, on_response)
         return await result
 
-    def build(self, method: str, uri: str, *, headers: Any = (), body: bytes = b"", to: str | None = None) -> Request:
+    def build(
+        self,
+        method: str,
+        uri: str,
+        *,
+        headers: Any = (),
+        body: bytes = b"",
+        to: str | None = None,
+        content_type: str = "application/sdp",
+    ) -> Request:
         self._cseq += 1
         lines = [
             ("Max-Forwards", "70"),
@@ -441,10 +453,10 @@ class Phone:
             *headers,
         ]
         if body:
-            lines.append(("Content-Type", "application/sdp"))
+            lines.append(("Content-Type", content_type))
         return Request(method, uri, Headers(lines), body)
 
-    def _authorized(self, request: Request, refusal: Response) -> Request:
+    def authorized(self, request: Request, refusal: Response) -> Request:
         asked, given = ("www-authenticate", "Authorization")
         if refusal.status == 407:
             asked, given = ("proxy-authenticate", "Proxy-Authorization")
@@ -457,10 +469,13 @@ class Phone:
 
     async def request(self, method: str, uri: str, **options: Any) -> Response:
         """A request outside calls, with the credentials it is asked for."""
-        request = self.build(method, uri, **options)
+        return await self.ask(self.build(method, uri, **options))
+
+    async def ask(self, request: Request) -> Response:
+        """Send this request, and again with the credentials it is asked for."""
         response = await self.final(request)
         if response.status in (401, 407):
-            response = await self.final(self._authorized(request, response))
+            response = await self.final(self.authorized(request, response))
         return response
 
     async def register(self, expires: int = 3600) -> Response:
@@ -468,13 +483,20 @@ class Phone:
         return await self.request("REGISTER", f"sip:{DOMAIN}", to=f"<sip:{self.number}@{DOMAIN}>", headers=headers)
 
     async def dial(
-        self, number: str, *, offer: bytes | None = None, headers: Any = (), tag: str = "", answer: bytes = b""
+        self,
+        number: str,
+        *,
+        offer: bytes | None = None,
+        headers: Any = (),
+        tag: str = "",
+        answer: bytes = b"",
+        **options: str,
     ) -> Dialling:
         """Call a number; the call goes on in the returned object once the challenge is answered."""
         lines = [("Contact", self.contact + tag), ("Allow", self.allow), ("Supported", self._supported), *headers]
         body = sdp(self.address) if offer is None else offer
-        request = self.build("INVITE", f"sip:{number}@{DOMAIN}", headers=lines, body=body)
+        request = self.build("INVITE", f"sip:{number}@{DOMAIN}", headers=lines, body=body, **options)
         refusal = await self.final(request)
         if refusal.status in (401, 407):
-            request = self._authorized(request, refusal)
+            request = self.authorized(request, refusal)
         return Dialling(self, request, answer=answer)

@@ -35,7 +35,7 @@ from provisioning.config import Config
 from sip_app.broadcast.group import Broadcasting
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.server import ApplicationServer
-from sip_app.transport import Listener
+from sip_app.transport import Limits, Listener, Transports
 from tests.sip_app.lossy_phone import Phone
 
 DOMAIN = "dialcast.internal"
@@ -124,32 +124,20 @@ class Network:
             receiver(data, source)
 
 
-class LossyTransports:
-    """The server's sockets on that network, as `sip_app.transport.Transports` shows itself."""
+class LossyTransports(Transports):
+    """The server's sockets: one for UDP, and that is in this network."""
 
     def __init__(self, endpoint: Any, network: Network) -> None:
-        self.bound = {"udp": SERVER}
-        self.listeners = [Listener("udp", SERVER, SERVER)]
-        self.limits = None
-        self._network = network
+        nothing: Any = None
+        super().__init__(endpoint, nothing, Limits())
+        self.bound["udp"] = SERVER
+        self.listeners.append(Listener("udp", SERVER, SERVER))
+        wire: Any = SimpleNamespace(send=lambda data, to: network.send(data, SERVER, to) or True)
+        self._datagrams[SERVER] = wire
         network.receivers[SERVER] = lambda data, source: endpoint.data_received(data, Flow("udp", SERVER, source))
 
-    def open(self, config: Config) -> None: ...
-
-    def shown(self, flow: Flow) -> Address:
-        return SERVER
-
-    def send(self, data: bytes, flow: Flow) -> bool:
-        self._network.send(data, SERVER, flow.remote)
-        return True
-
-    def alive(self, flow: Flow) -> bool:
-        return True
-
-    def udp_flow(self, remote: Address) -> Flow:
-        return Flow("udp", SERVER, remote)
-
-    async def close(self) -> None: ...
+    def open(self, config: Config) -> None:
+        """It is."""
 
 
 @dataclass(slots=True)
@@ -264,6 +252,7 @@ class MemoryRelay:
     def __init__(self, random: Random) -> None:
         self.links = ()
         self.legs: dict[tuple[str, int], dict[str, LegSpec]] = {}
+        self.slow = 0.0
         self._random = random
 
     def relay_of(self, group: object) -> str:
@@ -271,7 +260,7 @@ class MemoryRelay:
         return "relay-test"
 
     async def call(self, command: Any, expected: type, *, near: object = None) -> Any:
-        await asyncio.sleep(self._random.choice((0, 0.01, 0.1)))
+        await asyncio.sleep(self.slow or self._random.choice((0, 0.01, 0.1)))
         group = (command.group_id, command.epoch)
         match command:
             case OpenGroup(leg=spec) | ReplaceSource(leg=spec):
@@ -325,7 +314,7 @@ class LossyWorld:
 
     async def phone(self, number: str, *, register: bool = True, **options: Any) -> Phone:
         """A phone at an address of its own; registered, whatever it takes."""
-        phone = Phone(self.network, self.random, Address(f"10.0.1.{len(self.phones) + 1}", 5060), number, **options)
+        phone = Phone(self.network, self.random, Address(f"127.0.1.{len(self.phones) + 1}", 5060), number, **options)
         self.phones.append(phone)
         if register:
             while (await phone.register()).status != 200:
