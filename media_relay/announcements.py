@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import ceil
 from struct import Struct
 
 from media_relay.groups import Groups
@@ -50,11 +51,12 @@ class _Voice:
     medium: LegMedium
     sequence: int
     epoch: int
-    """The timestamp of time 0."""
+    """The timestamp of tick 0."""
     queue: deque[_Play] = field(default_factory=deque)
     last_play: int = -1
-    next_at: float = 0.0
-    """When the next packet is due, monotonic seconds."""
+    tick: int = 0
+    """When the next packet is due, in frames since the clock's zero: all voices speak at the same moments, so that the
+    relay wakes up 50 times a second however many there are."""
     speaking: bool = False
     """False before a talkspurt."""
     give_up_at: float = 0.0
@@ -146,21 +148,21 @@ class Announcements:
             return None
         if not voice.open or not voice.medium.spec.sends:
             return self._wait(voice, now)
-        if not voice.speaking or now - voice.next_at > LATE_FRAMES * FRAME:
+        if now - voice.tick * FRAME > LATE_FRAMES * FRAME:  # the first prompt, after a silence, or held up too long
             voice.speaking = False
-            voice.next_at = max(now, voice.next_at)
-        while voice.queue and voice.next_at <= now:
+            voice.tick = ceil(now / FRAME)
+        while voice.queue and voice.tick * FRAME <= now:
             play = voice.queue[0]
             if play.spoken < len(play.payloads):
                 self._send(voice, play.payloads[play.spoken])
                 play.spoken += 1
-                voice.next_at += FRAME
+                voice.tick += 1
                 if play.spoken < len(play.payloads):
                     continue
             voice.queue.popleft()
             self._ended(voice, play, "played")
-        voice.speaking = bool(voice.queue)
-        return voice.next_at if voice.queue else None
+        voice.speaking = voice.speaking and bool(voice.queue)
+        return voice.tick * FRAME if voice.queue else None
 
     def _wait(self, voice: _Voice, now: float) -> float | None:
         """Nobody to speak to yet, or on hold: the prompts stand, for a while."""
@@ -173,7 +175,7 @@ class Announcements:
     def _send(self, voice: _Voice, payload: bytes) -> None:
         medium = voice.medium
         assert medium.peer is not None
-        timestamp = voice.epoch + round(voice.next_at * CLOCK_RATE / FRAME_UNITS) * FRAME_UNITS
+        timestamp = voice.epoch + voice.tick * FRAME_UNITS
         second = (not voice.speaking) << 7 | medium.spec.payload_type
         header = _HEADER.pack(_VERSION, second, voice.sequence & 0xFFFF, timestamp & 0xFFFFFFFF, medium.ssrc)
         voice.sequence += 1

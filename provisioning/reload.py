@@ -36,6 +36,7 @@ LIVE = (
     "sip.allow_targets",
     "service.*",
     "channels.*",
+    "announcements.*",
     "events.*",
     "messages.*",
     "media.*",

@@ -41,6 +41,7 @@ MAX_KEYS = 64
 PATIENCE = 12.0
 """Seconds the relay's word that a prompt is over may take beyond its longest length: it waits 10 s for a latch."""
 LONGEST_PROMPT = 6.0
+UNHEARD = 'Q.850;cause=27;text="No media from you"'
 
 log = structlog.get_logger("sip_app.announcements")
 Replan = Callable[[bytes], Plan]
@@ -170,9 +171,11 @@ class Announcement:
             case Digit(digit=key):
                 self._events = True
                 self._press(key)
-            case GroupClosed() | LegLost(cause="unanswered" | "unreachable" | "consent" | "silent"):
+            case LegLost():
+                self._service.spawn(self._ask_after())
+            case GroupClosed():
                 self._silenced()
-                self._service.spawn(self.end('Q.850;cause=27;text="No media from you"'))
+                self._service.spawn(self.end(UNHEARD))
 
     async def _renegotiate(self, theirs: bytes) -> None:
         plan = self._replan(theirs)
@@ -182,6 +185,11 @@ class Announcement:
         except (RelayUnavailable, ControlError) as error:
             raise Rejected(503, "Media Relay Unavailable") from error
         self.plan, self.spec = plan, spec
+
+    async def _ask_after(self) -> None:
+        """No sign of life in its media: some phones send nothing while their user is silent, so the dialog is asked."""
+        if not await self.dialog.probe(self._service.config.service.probe_timeout):
+            await self.end(UNHEARD)
 
     def _press(self, key: str) -> None:
         if not self._keys.full():
