@@ -67,13 +67,13 @@ def list_live(
         typer.echo("nobody is live")
         return
     table = Table("number", "state", "for", "viewers", "media", "forwarded")
+    numbers = [row["number"] for row in broadcasts]
     for row in broadcasts:
         minutes, seconds = divmod(int(row["seconds"]), 60)
         watching = f"{len(row['viewers'])}  {' '.join(row['viewers'][:8])}"
-        forwarded = "yes" if row["forwarded"] else "no"
-        table.add_row(
-            row["number"], row["state"], f"{minutes}:{seconds:02}", watching, " ".join(row["media"]), forwarded
-        )
+        forwarded = f"to {row['service'].partition('@')[0]}" if row["forwarded"] else "no"
+        name = row["channel"] if numbers.count(row["number"]) > 1 else row["number"]
+        table.add_row(name, row["state"], f"{minutes}:{seconds:02}", watching, " ".join(row["media"]), forwarded)
     Console().print(table)
 
 

@@ -255,13 +255,14 @@ class Config(Section):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         self._check_domains()
-        accounts = [(seed.number, seed.domain or self.domain) for seed in self.subscribers]
-        services = service_policies(self)
-        for number, domain in accounts:
-            if accounts.count((number, domain)) > 1:
-                raise ValueError(f"subscribers: number {number} is given twice")
-            if f"{number}@{domain}" in services:
-                raise ValueError(f"subscribers: number {number} is a service number")
+        services, seeds = service_policies(self), set[str]()
+        for seed in self.subscribers:
+            aor = f"{seed.number}@{seed.domain or self.domain}"
+            if aor in seeds:
+                raise ValueError(f"subscribers: number {seed.number} is given twice")
+            if aor in services:
+                raise ValueError(f"subscribers: number {seed.number} is a service number")
+            seeds.add(aor)
         if self.exposed and any(seed.sample for seed in self.subscribers):
             raise ValueError(
                 f"subscribers: sample passwords are for loopback only, and sip.bind is {self.sip.bind}: "
