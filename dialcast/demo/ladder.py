@@ -20,7 +20,16 @@ _CONTROL = {
     "AddViewer": ("adds the viewer to the broadcaster's group", "viewer added: address, ports, credentials"),
     "UpdateLeg": ("the leg's media changed", "changed"),
     "RemoveLeg": ("the viewer's call is over", "leg removed"),
+    "OpenAnnouncement": ("a leg that is spoken to", "address, ports"),
+    "PlayPrompt": ("speaks recorded prompts", "they are in the queue"),
+    "StopPrompt": ("silences the prompt: a key was pressed", "silent"),
     "CloseGroup": ("stops the media, forgets the group", "group closed"),
+}
+_REPORTS = {
+    "LegJoined": "joined and connected",
+    "LegLost": "nothing heard from this leg",
+    "PromptEnded": "spoken, or silenced",
+    "Digit": "a key was pressed",
 }
 _RESPONSES = {
     ("REGISTER", 200): "registered",
@@ -176,9 +185,8 @@ def _server_arrows(server: list[Event], owners: dict[str, str]) -> Iterator[Arro
                 yield Arrow(at, AS, RELAY, event["message"], _CONTROL[event["message"]][0])
             case "control.answered" if event["message"] in _CONTROL:
                 yield Arrow(at, RELAY, AS, f"{event['message']} ok", _CONTROL[event["message"]][1])
-            case "control.received" if event["message"] in ("LegJoined", "LegLost"):
-                meaning = {"LegJoined": "joined and connected", "LegLost": "nothing heard from this leg"}
-                yield Arrow(at, RELAY, AS, event["message"], meaning[event["message"]])
+            case "control.received" if event["message"] in _REPORTS:
+                yield Arrow(at, RELAY, AS, event["message"], _REPORTS[event["message"]])
             case "broadcast.forwarded":
                 number = event["channel"].partition("@")[0]
                 yield Arrow(at, AS, AS, FORWARDED, f"calls to {number} go to {event['target']} now")
