@@ -4,7 +4,7 @@ Requests to a binding use the flow it registered over (RFC 3261 section 18, RFC 
 dialled anew only to the host it came from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,7 +27,15 @@ from sip_app.ports import Credentials
 from sip_app.proxy import Proxy, ProxyTarget
 from sip_app.quotas import Quotas
 from sip_app.registrar import Registrar
+from sip_app.resolver import Hop, NextHops, Unresolved
 from sip_app.transport.streams import SECURE
+
+MAX_DATAGRAM = 1_300
+"""Bytes a request may have to go by UDP where the path's MTU is not known (RFC 3261 section 18.1.1)."""
+OUR_LINES = 400
+"""Bytes Via and Record-Route add at most, nearly."""
+TCP_TRIAL = 1.0
+"""Seconds until such a request goes by UDP all the same."""
 
 
 class NobodyThere(Rejected):
@@ -56,6 +64,7 @@ class Onward:
         credentials: Credentials,
         proxy: Proxy,
         quotas: Quotas,
+        hops: NextHops,
     ) -> None:
         self._endpoint = endpoint
         self._plan = plan
@@ -63,6 +72,7 @@ class Onward:
         self._credentials = credentials
         self._proxy = proxy
         self._quotas = quotas
+        self._hops = hops
 
     async def ring(
         self,
@@ -90,7 +100,7 @@ class Onward:
             raise NobodyThere("not-registered", f"{number_of(call.target)} Is Not Registered")
         if not still_wanted(tx):
             return
-        self._tell(tx, request, call)
+        self.tell(tx, request, call)
         patience = None
         if ringing is not None:
             ringing.contacts = [uri for target in targets if isinstance(uri := parse_uri(target.uri), SipUri)]
@@ -125,7 +135,7 @@ class Onward:
             phones[binding.phone] = target if first is None else replace(first, others=(*first.others, target))
         return list(phones.values())
 
-    def _tell(self, tx: ServerTransaction, request: Request, call: Diverted) -> None:
+    def tell(self, tx: ServerTransaction, request: Request, call: Diverted) -> None:
         """One 181 for each diversion the caller may know of; none if it could only have reliable ones."""
         if "100rel" not in request.required:
             trusted = self._proxy.trusts(tx.flow)
@@ -141,26 +151,33 @@ class Onward:
         target: ForeignTarget,
         call: Diverted | None = None,
     ) -> None:
-        """A call to another domain: only where an operator's pattern allows it, and only to numeric hosts."""
+        """A request to another domain, only where an operator's pattern allows it: to each of its hosts in turn."""
         if not caller.authenticated or not self._plan.may_leave_for(target.key):
             raise Rejected(403, "Foreign Domain")
-        address = target.uri.address
-        if address is None:
-            raise Rejected(404, "Host Must Be Numeric")
         if request.method == "INVITE":
             payers = {caller.aor, call.diverted_by if call is not None and call.diverted_by else caller.aor}
             self._quotas.leave({aor for aor in payers if self._plan.local(aor)}, target.key)
         self._proxy.check_loop(tx, request)
-        if target.uri.param("transport") == "tcp" and "tcp" in self._endpoint.transports.bound:
-            flow = self._endpoint.transports.connect(address)
-        else:
-            flow = self._endpoint.transports.udp_flow(address)
+        try:
+            hops = await self._hops.find(target.uri)
+        except Unresolved as error:
+            raise Rejected(503 if error.temporary else 404, f"{target.uri.host}: {error}") from None
         history, diversions = (call.history, call.diversions) if call is not None else ((), ())
-        leaving = ProxyTarget(str(target.uri), flow, (), history, diversions)
+        ways = [ProxyTarget(str(target.uri), flow, (), history, diversions) for flow in self._flows(hops, request)]
+        leaving = replace(ways[0], others=tuple(ways[1:]))
         if still_wanted(tx):
             if call is not None:
-                self._tell(tx, request, call)
+                self.tell(tx, request, call)
             self._proxy.forward(tx, request, caller, [leaving], record=True)
+
+    def _flows(self, hops: Sequence[Hop], request: Request) -> Iterator[Flow]:
+        """The flows to try. A request too large for one datagram tries TCP first (RFC 3261 section 18.1.1)."""
+        transports = self._endpoint.transports
+        large = len(request.serialise()) + OUR_LINES > MAX_DATAGRAM
+        for hop in hops:
+            if hop.transport == "udp" and large and "tcp" in transports.bound:
+                yield transports.intend("tcp", hop.address, timeout=TCP_TRIAL)
+            yield transports.intend(hop.transport, hop.address, hop.name)
 
     def redialled(self, flow: Flow, uri: str) -> Flow | None:
         """A new connection for a dead one: to where the peer says it listens, if that is the host it came from."""

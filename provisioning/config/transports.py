@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocols.net import Address
 from provisioning.config.section import Section
-from provisioning.value_types import Count, HostPort, Port, Seconds
+from provisioning.value_types import Count, HostPort, Port, Seconds, parse_host_port
 
 
 class TlsConfig(Section):
@@ -74,3 +75,8 @@ class DnsConfig(Section):
     """Answers remembered, each as long as its record says but no longer than `max_ttl`."""
     max_ttl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3_600
     """Most seconds an answer is believed, whatever its record says."""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """`servers` as addresses."""
+        return tuple(parse_host_port(text) for text in self.servers)

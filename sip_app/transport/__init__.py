@@ -26,6 +26,8 @@ from sip_app.transport.tls import TlsSettings
 __all__ = ["Limits", "Listener", "Sink", "TlsSettings", "Transports"]
 
 _MAX_KNOWN_LOCALS = 1_024
+_MAX_INTENDED = 1_024
+"""Flows nobody may ever use: the ways a request did not take."""
 _REMOTE_KEY = tuple[Transport, Address, str]
 
 
@@ -52,6 +54,7 @@ class Transports:
         self._connections: dict[int, Connection] = {}
         self._per_host: Counter[str] = Counter()
         self._dialled: dict[_REMOTE_KEY, Flow] = {}
+        self._intended: dict[int, tuple[Flow, str, float]] = {}
         self._shown: dict[tuple[str, Address], Address] = {}
         self._ids = count(1)
         self._closing: list[Any] = []
@@ -139,6 +142,10 @@ class Transports:
                 return listener
         return (same or self.listeners)[0]
 
+    def reaches(self, host: str) -> bool:
+        """True if a socket of ours can send to the address `host`."""
+        return any(listener.serves(host) or listener.local.host == "::" for listener in self.listeners)
+
     def local(self, transport: Transport, remote: str) -> Address:
         """The address of ours that a new flow to the host `remote` has."""
         return self._listener(transport, Address("", 0), remote).local
@@ -152,7 +159,7 @@ class Transports:
             if datagrams is None:
                 datagrams = self._datagrams[self.local("udp", flow.remote.host)]
             return datagrams.send(data, flow.remote)
-        connection = self._connections.get(flow.id)
+        connection = self._connections.get(flow.id) or self._dial(flow)
         if connection is None:
             return False
         connection.send(data)
@@ -169,40 +176,49 @@ class Transports:
         """The flow of a datagram to `remote`."""
         return Flow("udp", self.local("udp", remote.host), remote)
 
-    def connect(
-        self, remote: Address, transport: Transport = "tcp", name: str = "", timeout: float | None = None
-    ) -> Flow:
-        """A TCP or TLS flow to `remote`: one we dialled before, else a new one (what is sent waits for it).
+    def connect(self, remote: Address) -> Flow:
+        """A TCP flow to `remote`: one we dialled before, else a new one (what is sent waits for it)."""
+        flow = self.intend("tcp", remote)
+        self._dial(flow)
+        return flow
 
-        For TLS, `name` is the domain the server's certificate must be for, its address if not given. A connection that
-        a peer opened is never used for this: whoever shares its address could claim its port (RFC 5923 section 9).
+    def intend(self, transport: Transport, remote: Address, name: str = "", timeout: float | None = None) -> Flow:
+        """A flow to `remote` whose connection, unless we have one, is dialled when something is first sent over it.
+
+        For TLS, `name` is the domain the server's certificate must be for. `timeout` is how many seconds the connection
+        may take. One that a peer opened is never used: whoever shares its address could claim its port (RFC 5923
+        section 9).
         """
-        name = (name or remote.host) if transport == "tls" else ""
-        key = transport, remote, name
-        known = self._dialled.get(key)
+        if transport == "udp":
+            return self.udp_flow(remote)
+        name = name if transport == "tls" else ""
+        known = self._dialled.get((transport, remote, name))
         if known is not None:
             return known
         flow = Flow(transport, self.local(transport, remote.host), remote, next(self._ids))
+        while len(self._intended) >= _MAX_INTENDED:
+            del self._intended[next(iter(self._intended))]
+        self._intended[flow.id] = (flow, name, timeout or self.limits.connect_timeout)
+        return flow
+
+    def _dial(self, flow: Flow) -> Connection | None:
+        """The connection of an intended flow; None for any other, and when there are too many."""
+        _, name, timeout = self._intended.pop(flow.id, (flow, "", 0.0))
+        if not timeout:
+            return None
         if len(self._connections) >= self.limits.connections:
             limited("sip.max_connections")
-            self.loop.call_soon(self.sink.flow_closed, flow)
-            return flow
-        proves = None
-        creator: Any = None
-        if transport == "tls":
-            if self._tls is None:
-                raise ValueError("no TLS settings")
-            creator = self._tls.client(name)
-            proves = creator.proves
-        connection = Connection(self, transport, flow, proves)
+            return None
+        creator: Any = self._tls.client(name) if flow.transport == "tls" and self._tls is not None else None
+        connection = Connection(self, flow.transport, flow, creator.proves if creator is not None else None)
         factory: Any = Dialler(connection, lambda: self.closed(flow))
         if creator is not None:
             factory = TLSMemoryBIOFactory(creator, True, factory, self._clock)
             factory.noisy = False
         self._hold(flow, connection)
-        self._dialled[key] = flow
-        self._reactor.connectTCP(remote.host, remote.port, factory, timeout=timeout or self.limits.connect_timeout)
-        return flow
+        self._dialled[flow.transport, flow.remote, name] = flow
+        self._reactor.connectTCP(flow.remote.host, flow.remote.port, factory, timeout=timeout)
+        return connection
 
     def keep(self, flow: Flow, seconds: float) -> None:
         """Expect a keep-alive over this connection at least this often (RFC 5626 Flow-Timer)."""

@@ -9,7 +9,7 @@ from provisioning.config import Config, Section
 
 ROOT = Path(__file__).resolve().parents[2]
 # Read through a property of the model itself.
-READ_BY_THE_MODEL = {"data_dir", "realm", "connect"}
+READ_BY_THE_MODEL = {"data_dir", "realm", "connect", "servers"}
 
 
 def keys(section: type[Section], prefix: str = "") -> list[str]:
