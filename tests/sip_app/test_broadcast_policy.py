@@ -15,6 +15,7 @@ from protocols.net import Address
 from protocols.pin import hash_pin
 from protocols.records import Channel
 from provisioning.config import ChannelsConfig, ServicePolicy
+from provisioning.reload import reloaded
 from sip_app.broadcast.policy import Gate
 from sip_app.calls import Caller, Rejected
 
@@ -303,6 +304,7 @@ def test_a_changed_configuration_holds_for_the_next_broadcast(tmp_path: Path) ->
             await world.broadcaster()
             changed = (ServicePolicy(number="8888", broadcasters=()), ServicePolicy(number="7777"))
             config = world.config.model_copy(update={"services": changed})
+            assert reloaded(world.config, config).changed == ("services",), "and needs no restart"
             world.server.reconfigure(config)
             world.service.reconfigure(config)
             await world.viewer("1002")
