@@ -248,12 +248,19 @@ def test_a_call_leaves_for_the_domains_hosts_one_after_the_other(tmp_path: Path)
 
     async def scenario() -> None:
         busy, willing = Elsewhere(503), Elsewhere(200)
-        ports = [free_port(), await busy.open(), await willing.open()]
-        srv = [SRV(priority, 0, port, f"a.{ZONE}", 60) for priority, port in enumerate(ports)]
-        async with calling(tmp_path, {f"_sip._udp.{ZONE}": srv, f"a.{ZONE}": [A("127.0.0.1", 60)]}) as phone:
-            # QUICK timers of the in-process server: a dead UDP host costs a refused datagram or 64 * 50 ms.
-            call = await phone.dial("7", uri=f"sip:7@{ZONE}")
+        ports = [await busy.open(), await willing.open()]
+        records = {
+            ZONE: [
+                NAPTR(1, 1, b"s", b"SIP+D2T", b"", f"_sip._tcp.{ZONE}", 60),
+                NAPTR(2, 1, b"s", b"SIP+D2U", b"", f"_sip._udp.{ZONE}", 60),
+            ],
+            f"_sip._tcp.{ZONE}": [SRV(1, 0, free_port(), f"a.{ZONE}", 60)],
+            f"_sip._udp.{ZONE}": [SRV(priority, 0, port, f"a.{ZONE}", 60) for priority, port in enumerate(ports)],
+            f"a.{ZONE}": [A("127.0.0.1", 60)],
+        }
+        async with calling(tmp_path, records) as phone:
             busy.phone.server = willing.phone.server = phone.server
+            call = await phone.dial("7", uri=f"sip:7@{ZONE}")
             assert (await call.answered()).status == 200
             assert [len(host.seen) for host in (busy, willing)] == [1, 1]
             assert willing.seen[0].uri == f"sip:7@{ZONE}"
@@ -307,8 +314,8 @@ def test_a_domain_that_is_not_there_is_404_and_one_nobody_may_call_403(tmp_path:
 
 
 def free_port() -> int:
-    """A UDP port of this machine where nothing listens."""
-    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+    """A TCP port of this machine where nothing listens."""
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 

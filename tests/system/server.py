@@ -47,7 +47,8 @@ class Server(Evented):
         except BaseException:
             self.kill_all()
             raise
-        self.udp, self.tcp, self.service = ready
+        self.addresses, self.service = ready
+        self.udp, self.tcp = self.addresses["udp"], self.addresses["tcp"]
         return self
 
     @property
@@ -75,6 +76,7 @@ class Server(Evented):
         return self.wait(f"new {name}", within, lambda: pid if (pid := self.part(name)) != killed else None)
 
 
-def _ready(line: str) -> tuple[str, str, str] | None:
-    found = re.fullmatch(r"ready sip=udp:(\S+?),tcp:([^\s,]+)(?:,\S+)? service=(\d+)(?: .*)?", line)
-    return (found[1], found[2], found[3]) if found else None
+def _ready(line: str) -> tuple[dict[str, str], str] | None:
+    """HOST:PORT by transport, and the service number."""
+    found = re.fullmatch(r"ready sip=(\S+) service=(\d+)(?: .*)?", line)
+    return (dict(entry.split(":", 1) for entry in found[1].split(",")), found[2]) if found else None
