@@ -28,9 +28,10 @@ class Forwarded:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The user chose; `!` is Ctrl-C or SIGTERM."""
+    """The user chose; `!` is Ctrl-C or SIGTERM. `text` is what was typed with the choice."""
 
     letter: str
+    text: str = ""
 
 
 class Tick(float):
@@ -53,7 +54,8 @@ async def each(get: Callable[[], Awaitable[Happening]]) -> AsyncIterator[Happeni
 async def keys(screen: Screen) -> AsyncIterator[Happening]:
     """The keys that the user presses."""
     while True:
-        yield Key(await screen.keys.get())
+        pressed = await screen.keys.get()
+        yield Key(pressed[:1], pressed[1:])
 
 
 async def ticks() -> AsyncIterator[Happening]:

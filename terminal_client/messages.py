@@ -98,6 +98,15 @@ class Hangup:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class Say:
+    """Send text within the call (MESSAGE, RFC 3428)."""
+
+    call: int
+    text: str
+    kind: Literal["say"] = "say"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Quit:
     """Hang up, deregister, exit. Without it (stdin just ends) the child falls silent, as a phone that crashed."""
 
@@ -194,6 +203,26 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class Said:
+    """Somebody sent text: within the call or, `call` being 0, outside of any. `sender` is a From header's value."""
+
+    call: int
+    sender: str
+    text: str
+    kind: Literal["said"] = "said"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Unsaid:
+    """Text of ours was not taken."""
+
+    call: int
+    status: int
+    reason: str
+    kind: Literal["unsaid"] = "unsaid"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Trouble:
     """The stack refused a command or complained; the call, if any is named, gets its own Ended."""
 
@@ -202,8 +231,8 @@ class Trouble:
     kind: Literal["trouble"] = "trouble"
 
 
-Command = Start | Register | Listen | Dial | Answer | Reoffer | Hangup | Quit
-CallEvent = Incoming | Progress | Answered | Reoffered | Reanswered | Ended
+Command = Start | Register | Listen | Dial | Answer | Reoffer | Hangup | Say | Quit
+CallEvent = Incoming | Progress | Answered | Reoffered | Reanswered | Said | Unsaid | Ended
 Event = Ready | Registration | CallEvent | Trouble
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="kind")])

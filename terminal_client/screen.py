@@ -1,7 +1,7 @@
 """The connected screen in a terminal: what the call is doing, and the choices a user has.
 
 On a tty it is a panel kept up to date and single keys; elsewhere plain lines on stdout and one word a line on stdin, so
-that a script can drive it. Keys arrive as their first letter in `keys`.
+that a script can drive it. Keys arrive as their first letter in `keys`, `t` with the text that was typed after it.
 """
 
 import asyncio
@@ -28,11 +28,15 @@ CHOICES = {
     "r": "receive",
     "c": "switch camera",
     "m": "mute",
+    "t": "text",
     "p": "snapshot",
     "q": "hang up",
 }
 RECENT_LINES = 8
 MAX_INPUT = 4096
+MAX_TEXT = 800
+"""Bytes of text typed at once; the server takes as many."""
+ENTER, RUBOUT, ESCAPE = b"\r\n", b"\x08\x7f", b"\x1b"
 
 
 class Screen(Protocol):
@@ -71,6 +75,8 @@ class TerminalScreen:
         self.keys: asyncio.Queue[str] = asyncio.Queue()
         self._title = title
         self._choices, self._numbers, self._half = "", "", b""
+        self._text: bytes | None = None
+        """What is being typed."""
         self._recent: deque[str] = deque(maxlen=RECENT_LINES)
         self._stdin = sys.stdin.fileno()
         self._keyboard = sys.stdin.isatty()
@@ -124,7 +130,9 @@ class TerminalScreen:
         if self._live is None:
             return
         words = [Text(line) for line in self._recent]
-        body = Group(*words, Text(self._numbers, style="cyan"), Text(self._choices, style="bold"))
+        typing = self._text is not None and "> " + printable((self._text or b"").decode(errors="ignore"))
+        below = Text(typing or self._choices, style="bold")
+        body = Group(*words, Text(self._numbers, style="cyan"), below)
         self._live.update(Panel(body, title=self._title, title_align="left"), refresh=True)
 
     def _typed(self) -> None:
@@ -136,10 +144,30 @@ class TerminalScreen:
             asyncio.get_running_loop().remove_reader(self._stdin)
             return
         if self._keyboard:
-            words = [chr(byte) for byte in data]
+            words = [word for byte in data if (word := self._key(bytes((byte,))))]
         else:
             *lines, self._half = (self._half + data)[-MAX_INPUT:].split(b"\n")
             words = [line.decode(errors="replace").strip() for line in lines]
         for word in words:
-            if word[:1].lower() in CHOICES:
-                self.keys.put_nowait(word[:1].lower())
+            letter, _, text = word.partition(" ")
+            letter = letter[:1].lower()
+            if letter in CHOICES and (letter != "t" or text):
+                self.keys.put_nowait(letter + text if letter == "t" else letter)
+
+    def _key(self, byte: bytes) -> str:
+        """What a key on a keyboard means: a choice, part of a text (nothing yet), or the end of the text."""
+        if self._text is None:
+            if byte.lower() == b"t" and f"[t] {CHOICES['t']}" in self._choices:
+                self._text = b""
+                self._draw()
+                return ""
+            return byte.decode("latin-1")
+        done = None
+        if byte in ENTER or byte == ESCAPE:
+            done, self._text = self._text.decode(errors="replace") if byte in ENTER else "", None
+        elif byte in RUBOUT:
+            self._text = self._text.decode(errors="ignore")[:-1].encode()
+        elif byte >= b" " and len(self._text) < MAX_TEXT:
+            self._text += byte
+        self._draw()
+        return f"t {done}" if done else ""

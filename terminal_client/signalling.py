@@ -34,8 +34,11 @@ from terminal_client.messages import (
     Registration,
     Reoffer,
     Reoffered,
+    Said,
+    Say,
     Start,
     Trouble,
+    Unsaid,
     decode_event,
     encode,
 )
@@ -86,7 +89,7 @@ class LineOptions:
         return f"sip:{number.replace('#', '%23')}@{self.server}{suffix}"
 
 
-CallUpdate = Progress | Answered | Reoffered | Reanswered | Ended | Lost
+CallUpdate = Progress | Answered | Reoffered | Reanswered | Said | Unsaid | Ended | Lost
 
 
 class Call:
@@ -109,6 +112,10 @@ class Call:
     def reoffer(self, media: str) -> None:
         """Offer other media inside the call."""
         self.line.command(Reoffer(self.number, media))
+
+    def say(self, text: str) -> None:
+        """Send text to the far end; `Unsaid` follows where it is not taken."""
+        self.line.command(Say(self.number, text))
 
     def hang_up(self, reason: str = "") -> None:
         """End it, whatever state it is in; `Ended` follows."""
@@ -258,6 +265,9 @@ class Line:
                 self.incoming.put_nowait(call)
             case Trouble():
                 self.troubles.append(event.text)
+            case Said(call=0):
+                for call in self._calls.values():
+                    call.put(event)
             case _ if event.call in self._calls:
                 self._calls[event.call].put(event)
                 if isinstance(event, Ended):

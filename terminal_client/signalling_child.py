@@ -39,8 +39,11 @@ from terminal_client.messages import (
     Registration,
     Reoffer,
     Reoffered,
+    Said,
+    Say,
     Start,
     Trouble,
+    Unsaid,
     decode_command,
     encode,
 )
@@ -52,6 +55,8 @@ GOODBYE_SECONDS = 2.0
 """How long hanging up and deregistering may take at the end."""
 LATE_SECONDS = 0.5
 """How long an answer to the first REGISTER is awaited then, which must not leave a binding behind."""
+MAX_TEXT = 2_000
+"""Characters shown of somebody's text."""
 OFFERED_CODECS = ("AMR/8000/1", "PCMU/8000/1", "PCMA/8000/1")
 
 Emit = Callable[[Event], None]
@@ -110,6 +115,15 @@ class Call(pj.Call):  # type: ignore[misc]  # the wheel has no types
             self.answered = True
             self.stack.emit(Answered(self.number, status, reason, contact, sdp))
 
+    def onInstantMessage(self, prm: pj.OnInstantMessageParam) -> None:  # noqa: N802
+        """Text within the call."""
+        self.stack.said(self.number, prm)
+
+    def onInstantMessageStatus(self, prm: pj.OnInstantMessageStatusParam) -> None:  # noqa: N802
+        """What became of ours."""
+        if prm.code >= 300:
+            self.stack.emit(Unsaid(self.number, int(prm.code), prm.reason))
+
     def onCallState(self, prm: pj.OnCallStateParam) -> None:  # noqa: N802
         """The far end's ACK, and every way a call can end."""
         info = self.getInfo()
@@ -132,6 +146,10 @@ class Account(pj.Account):  # type: ignore[misc]  # the wheel has no types
         """Registered, refreshed, refused, unanswered (408) or deregistered."""
         expires = max(0, prm.expiration) if prm.code == 200 else 0
         self.stack.registration(Registration(int(prm.code), prm.reason, expires))
+
+    def onInstantMessage(self, prm: pj.OnInstantMessageParam) -> None:  # noqa: N802
+        """Text outside of any call: so the server brings a viewer's question."""
+        self.stack.said(0, prm)
 
     def onIncomingCall(self, prm: pj.OnIncomingCallParam) -> None:  # noqa: N802
         """Keep the call, or PJSUA declines it at once; the parent decides."""
@@ -180,6 +198,10 @@ class Stack:
                     self._reoffer(self.calls[number], media)
                 case Hangup(call=number, reason=reason) if number in self.calls:
                     self._hangup(self.calls[number], reason)
+                case Say(call=number, text=text) if number in self.calls:
+                    prm = pj.SendInstantMessageParam()
+                    prm.contentType, prm.content = "text/plain;charset=UTF-8", text
+                    self.calls[number].sendInstantMessage(prm)
                 case _:
                     """A call that ended meanwhile."""
         except pj.Error as error:
@@ -249,6 +271,11 @@ class Stack:
         self.registering = False
         self.registered = self.registered or event.expires > 0
         self.emit(event)
+
+    def said(self, number: int, prm: pj.OnInstantMessageParam) -> None:
+        """Plain text has come; PJSUA has answered 200 already."""
+        if prm.contentType.lower().startswith("text/plain"):
+            self.emit(Said(number, prm.fromUri, prm.msgBody[:MAX_TEXT]))
 
     def incoming(self, pj_id: int, message: str) -> None:
         """A call has come in; numbers count down from -1."""

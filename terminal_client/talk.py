@@ -19,7 +19,7 @@ from terminal_client.codes import is_normal, reason_text, send_code
 from terminal_client.happenings import Forwarded, Happening, Joined, Key, Tick, TimeUp, alarm, each, keys, ticks
 from terminal_client.journal import Journal
 from terminal_client.media import MediaSession
-from terminal_client.messages import Answered, Ended, Progress, Reanswered, Reoffered
+from terminal_client.messages import Answered, Ended, Progress, Reanswered, Reoffered, Said, Unsaid
 from terminal_client.offer import SdpError, describe, read
 from terminal_client.outcome import (
     INTERRUPTED,
@@ -32,11 +32,7 @@ from terminal_client.outcome import (
     PhoneOptions,
 )
 from terminal_client.screen import Screen
-from terminal_client.signalling import (
-    Call,
-    Line,
-    Lost,
-)
+from terminal_client.signalling import Call, Line, Lost
 from terminal_client.streams import (
     ConsentLost,
     FirstPicture,
@@ -110,8 +106,7 @@ class Talk:
             return Outcome(OK) if self.left else Outcome(LOST, 0, line.lost.result())
         leaving.cancel()
         call = ringing.result()
-        found = re.search(r"sips?:([^@;>]+)", call.caller)
-        caller = found[1] if found else call.caller
+        caller = _number(call.caller)
         self._journal.event("phone.ringing", caller=caller)
         self._screen.say(f"{caller} is calling")
         self._screen.offer("aq")
@@ -197,6 +192,14 @@ class Talk:
                 case Forwarded(accepted=accepted, reason=reason):
                     self._forwarded(accepted, reason)
                     await self._flow_if_due()
+                case Said(sender=sender, text=text):
+                    self._journal.event("phone.text", sender=_number(sender))
+                    self._screen.say(f"{_number(sender)}: {' '.join(text.split())}")
+                case Unsaid(status=status, reason=reason):
+                    self._screen.say(f"your text was not taken: {status} {reason}")
+                case Key("t", text) if self.answered:
+                    call.say(text)
+                    self._screen.say(f"you: {text}")
                 case Key("q"):
                     self.left = True
                     return await self._hang_up(call, Outcome(OK if self.answered else INTERRUPTED, 0, "hung up"))
@@ -290,7 +293,7 @@ class Talk:
         self._connected = True
         self._journal.event("phone.connected")
         self._screen.say("connected")
-        self._offer("scmpq" if self.role == "broadcast" else "rpq")
+        self._offer("scmtpq" if self.role == "broadcast" else "rtpq")
 
     def _offer(self, choices: str) -> None:
         """What there is to choose: nothing a second time, and no other camera where there is but one."""
@@ -310,7 +313,7 @@ class Talk:
             self._screen.say("sending")
         else:
             self._screen.say("waiting for the picture" if self._awaiting_picture else "receiving")
-        self._offer("cmpq" if sends else "pq")
+        self._offer("cmtpq" if sends else "tpq")
 
     async def _chosen(self, letter: str) -> None:
         match letter:
@@ -396,3 +399,9 @@ class Talk:
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
+
+
+def _number(sender: str) -> str:
+    """The number of a From header's value."""
+    found = re.search(r"sips?:([^@;>]+)", sender)
+    return found[1] if found else sender

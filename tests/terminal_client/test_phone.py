@@ -211,7 +211,7 @@ async def show(network: Network, call: Call, media: str) -> None:
 def test_going_live_joins_before_the_answer_forwards_itself_and_sends_when_told(tmp_path: Path) -> None:
     """The order of the mission: 183, join, 200, forwarding, the choice, and only then camera and microphone."""
     media = MediaOptions(cameras=("synthetic", "clip.mp4"))
-    scene = Scene("scmpq:s cmpq:mcq", media=media, report=tmp_path / "report.json")
+    scene = Scene("scmtpq:s cmtpq:mcq", media=media, report=tmp_path / "report.json")
     outcome = scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted))
     assert outcome.code == 0
     assert scene.lines[0].dialled == ["8888", "*21*8888%23"]
@@ -227,14 +227,14 @@ def test_going_live_joins_before_the_answer_forwards_itself_and_sends_when_told(
 
 
 def test_nothing_is_sent_until_the_user_says_so() -> None:
-    scene = Scene("smpq:q")
+    scene = Scene("smtpq:q")
     assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
     assert "send" not in scene.media.done
     assert "live: whoever calls 1001 watches; not sending yet, press s" in scene.screen.said
 
 
 def test_with_one_camera_there_is_none_to_switch_to() -> None:
-    scene = Scene("mpq:cq", send="now")
+    scene = Scene("mtpq:cq", send="now")
     assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
     assert "switch" not in scene.media.done
     assert not any("c" in choices for choices in scene.screen.offered)
@@ -280,7 +280,7 @@ def test_a_lost_broadcaster_dials_again_and_sends_again() -> None:
 
 @pytest.mark.parametrize("redial", [False])
 def test_without_redial_a_loss_is_the_end(redial: bool) -> None:
-    scene = Scene("smpq:s", redial=redial)
+    scene = Scene("smtpq:s", redial=redial)
     scene.media.events = asyncio.Queue()
 
     async def consent_lost(network: Network, call: Call, media: str) -> None:
@@ -294,7 +294,7 @@ def test_without_redial_a_loss_is_the_end(redial: bool) -> None:
 
 
 def test_watching_receives_only_after_receive_and_is_ready_before_it_joins() -> None:
-    scene = Scene("rpq:r pq:q")
+    scene = Scene("rtpq:r tpq:q")
     outcome = scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=show))
     assert outcome.code == 0
     assert scene.media.done == ["negotiated", "receive", "join", "close"]
@@ -366,7 +366,7 @@ def test_leaving_while_a_silent_server_is_asked_needs_no_patience() -> None:
 
 
 def test_keys_pressed_while_registering_count_in_the_call() -> None:
-    scene = Scene("q:s mpq:q")
+    scene = Scene("q:s mtpq:q")
     assert scene.play(lambda it: it.broadcast(), lambda: Network(to_8888=go_live, code=code_accepted)).code == 0
     assert "send" in scene.media.done
 
@@ -414,7 +414,7 @@ def test_hanging_up_while_it_rings_is_an_interruption() -> None:
 
 
 def test_an_incoming_call_rings_is_answered_and_flows_both_ways() -> None:
-    scene = Scene("aq:a mpq:q")
+    scene = Scene("aq:a mtpq:q")
     outcome = scene.play(lambda it: it.take_calls(auto=False, once=True), Network)
     assert outcome.code == 0
     assert [c.status for c in scene.lines[0].commands if isinstance(c, Answer)] == [180, 200]

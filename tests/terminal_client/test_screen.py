@@ -61,3 +61,27 @@ def test_the_numbers_suit_the_role() -> None:
     sending = stats_text("broadcast", MediaStats(frames_sent=9, send_kbps=480.4, camera="clip.mp4", muted=True))
     assert sending == "9 pictures sent, 480 kbit/s, clip.mp4, muted"
     assert "2 lost" in stats_text("watch", MediaStats(frames_lost=2))
+
+
+def test_a_line_that_begins_with_t_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pressed(monkeypatch, b"t Hello  there\nt\ntext\nq\n") == "tHello  thereq"
+
+
+def test_on_a_keyboard_t_begins_a_text_that_enter_sends_and_escape_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+        async def story() -> list[str]:
+            with TerminalScreen("test") as screen:
+                os.write(ours, b"t")
+                await asyncio.sleep(0.02)
+                assert screen.keys.empty(), "not offered yet"
+                screen.offer("tq")
+                for typed in (b"tno\x1b", b"tqu\x7f\x7fHi \xc3\xa9\xc3\xbc\x7f!", b"\r", b"t\rq"):
+                    os.write(ours, typed)
+                    await asyncio.sleep(0.02)
+                return [screen.keys.get_nowait() for _ in range(screen.keys.qsize())]
+
+        assert asyncio.run(story()) == ["tHi é!", "q"]
+    os.close(ours)
