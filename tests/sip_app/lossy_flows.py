@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from protocols.media_control import PICTURE_FAST_UPDATE
 from protocols.net import Address
-from protocols.records import Overlay
+from protocols.records import Condition, DiversionRule, DiversionRules, Diversions, Overlay
 from protocols.sip.message import Response
 from sip_app.broadcast.ending import end_group, stopped_by_operator
 from tests.sip_app.lossy_phone import Dialling, Leg, Phone, Ringing, sdp
@@ -359,6 +360,7 @@ async def the_forwarding_phone_calls_back(world: LossyWorld) -> None:
         await source.bye()
 
 
+CONDITIONS: tuple[Condition, ...] = ("busy", "no-answer", "not-reachable")
 NO_UPDATE = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, INFO"
 
 
@@ -465,3 +467,69 @@ async def a_phone_moves_while_it_goes_live(world: LossyWorld) -> None:
     leg = await answered(call)
     if leg is not None:
         await leg.bye()
+
+
+@flow
+async def a_call_is_diverted(world: LossyWorld) -> None:
+    """On busy, on no reply (as the phone picks up, perhaps), by the phone's own 302; given up meanwhile, perhaps."""
+    caller, phone, other = [await world.phone(number) for number in ("1002", "1003", "1004")]
+    rules = tuple(DiversionRule(when, f"1004@{DOMAIN}") for when in CONDITIONS)
+    world.memory.diversions_of[f"1003@{DOMAIN}"] = Diversions(own=DiversionRules(rules, no_reply_timer=5))
+    way = world.random.choice(("busy", "slow", "very slow", "deflects", "dead"))
+
+    def ring(ringing: Ringing) -> None:
+        ringing.provisional(180)
+        match way:
+            case "busy":
+                ringing.refuse(486)
+            case "deflects":
+                ringing.refuse(302, [("Contact", f"<sip:1004@{DOMAIN}>")])
+            case "slow":
+                phone.loop.call_later(world.random.uniform(4.5, 5.5), ringing.answer)
+
+    phone.on_invite = ring
+    phone.dead = way == "dead"
+    call = await caller.dial("1003", headers=[("Session-Expires", f"{SESSION};refresher=uac")])
+    if world.random.random() < 0.3:
+        await soon(world, 7)
+        await given_up(call)
+    else:
+        leg = await answered(call)
+        await agreed(world)
+        assert leg is None or way in ("slow",) or other.legs or leg.ended.is_set()
+        if leg is not None:
+            await leg.bye()
+    phone.dead = False
+
+
+@flow
+async def the_broadcast_is_reached_by_a_phones_own_deflection(world: LossyWorld) -> None:
+    """1003 sends its caller to 1001, which is live: what began as an ordinary call ends as a view."""
+    _, source = await live(world)
+    viewer, phone = await world.phone("1002"), await world.phone("1003")
+    phone.on_invite = lambda ringing: ringing.refuse(302, [("Contact", f"<sip:1001@{DOMAIN}>")])
+    call = await viewer.dial("1003")
+    if world.random.random() < 0.3:
+        await soon(world, 1)
+        await given_up(call)
+    else:
+        leg = await answered(call)
+        if leg is not None:
+            await leg.bye()
+    if source is not None:
+        await source.bye()
+
+
+@flow
+async def a_viewer_asks_for_a_picture_and_says_something(world: LossyWorld) -> None:
+    _, source = await live(world)
+    _, leg = await watching(world, "1002")
+    if leg is not None and str(SERVER) in leg.state.remote_target:
+        picture = {"body": PICTURE_FAST_UPDATE, "content_type": "application/media_control+xml"}
+        assert (await leg.ask("INFO", **picture)).status in (200, 408, 481)
+        said = await leg.ask("MESSAGE", body=b"hello", content_type="text/plain")
+        assert said.status in (405, 408, 481), "nobody passes messages on in this world"
+    await agreed(world)
+    for side in (leg, source):
+        if side is not None:
+            await side.bye()

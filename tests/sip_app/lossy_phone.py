@@ -206,9 +206,9 @@ class Ringing:
             self.leg.watch(timer.interval, timer.refresher == "uas")
         return self.leg
 
-    def refuse(self, status: int) -> None:
+    def refuse(self, status: int, headers: Any = ()) -> None:
         if not self.invite.answered:
-            self.invite.reject(status)
+            self.invite.reject(status, headers=headers)
             self.flush()
             self.settled = True
 
