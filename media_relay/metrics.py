@@ -14,7 +14,9 @@ NACKED = Counter("dialcast_relay_nacked_packets", "Packets viewers asked for aga
 PROMPTS = Counter("dialcast_relay_prompts", "Wishes to speak prompts to a leg, by how they ended", ["cause"])
 KEYS = Counter("dialcast_relay_keys", "Keys pressed on announcements' legs")
 LIMITED = Counter("dialcast_relay_limited", "Commands refused by a limit, the name of its setting", ["limit"])
-KEYFRAMES_ASKED = Counter("dialcast_relay_keyframe_requests", "Keyframes asked of broadcasters", ["by"])
+KEYFRAMES_ASKED = Counter(
+    "dialcast_relay_keyframe_requests", "Keyframes asked of broadcasters, by means (pli, fir, info)", ["by"]
+)
 LATCH_REFUSED = Counter("dialcast_relay_latch_refused", "Media from a source a leg may not be latched to, dropped")
 
 
@@ -30,7 +32,7 @@ class RelayCollector(Collector):
         groups = list(self._relay.groups.by_id.values())
         legs = [leg for group in groups for leg in group.legs.values()]
         yield GaugeMetricFamily("dialcast_relay_groups", "Groups (broadcasts) held", len(groups))
-        by_role = GaugeMetricFamily("dialcast_relay_legs", "Legs held", labels=["role"])
+        by_role = GaugeMetricFamily("dialcast_relay_legs", "Legs held, by role", labels=["role"])
         for role in ("source", "sink", "announcement"):
             by_role.add_metric([role], sum(leg.role == role for leg in legs))
         yield by_role
@@ -41,9 +43,13 @@ class RelayCollector(Collector):
         )
         yield GaugeMetricFamily("dialcast_relay_control_links", "Application servers connected", self._links())
         totals = self._relay.engine.totals()
-        packets = CounterMetricFamily("dialcast_relay_packets", "RTP packets", labels=["direction"])
+        packets = CounterMetricFamily(
+            "dialcast_relay_packets", "RTP packets, by direction (in, out)", labels=["direction"]
+        )
         octets = CounterMetricFamily(
-            "dialcast_relay_octets", "Octets of RTP packets received, of RTP payload sent", labels=["direction"]
+            "dialcast_relay_octets",
+            "Octets of RTP packets received (in), of RTP payload sent (out)",
+            labels=["direction"],
         )
         for direction, count, size in (
             ("in", totals.packets_in, totals.octets_in),
@@ -53,7 +59,11 @@ class RelayCollector(Collector):
             octets.add_metric([direction], size)
         yield packets
         yield octets
-        dropped = CounterMetricFamily("dialcast_relay_dropped_packets", "RTP packets dropped", labels=["why"])
+        dropped = CounterMetricFamily(
+            "dialcast_relay_dropped_packets",
+            "RTP packets dropped, by why: no_room (socket full), over_rate (relay.source_bitrate_max)",
+            labels=["why"],
+        )
         dropped.add_metric(["no_room"], totals.no_room)
         dropped.add_metric(["over_rate"], totals.over_rate)
         yield dropped

@@ -58,9 +58,17 @@ class Tally(Collector):
         yield family
 
 
-REQUESTS = Tally("dialcast_sip_requests", "SIP requests", ("direction", "method"))
-RESPONSES = Tally("dialcast_sip_responses", "SIP responses: those received by class", ("direction", "method", "status"))
-AUTHENTICATIONS = Tally("dialcast_sip_authentications", "Credentials checked", ("verdict",))
+REQUESTS = Tally(
+    "dialcast_sip_requests", "SIP requests, by direction (received, sent) and method", ("direction", "method")
+)
+RESPONSES = Tally(
+    "dialcast_sip_responses",
+    "SIP responses, by direction and status; those received by its class alone",
+    ("direction", "method", "status"),
+)
+AUTHENTICATIONS = Tally(
+    "dialcast_sip_authentications", "Credentials checked, by verdict (ok, failed, stale)", ("verdict",)
+)
 
 
 def limited(limit: str) -> None:
@@ -113,13 +121,15 @@ class ServerCollector(Collector):
         yield _gauge("dialcast_sip_early_dialogs", "Calls that only got provisional answers", len(endpoint.early))
         yield _gauge("dialcast_registered_numbers", "Numbers with a phone registered", numbers)
         yield _gauge("dialcast_registered_contacts", "Phones registered", contacts)
-        yield _gauges("dialcast_broadcasts", "Broadcasts held", "state", states)
+        yield _gauges("dialcast_broadcasts", "Broadcasts held, by state", "state", states)
         yield _gauge("dialcast_viewers", "Views that stand", sum(len(group.viewers) for group in groups))
         links = {str(link.address): link for link in service.link.links}
         up = {name: float(link.up) for name, link in links.items()}
         rtt = {name: link.rtt for name, link in links.items() if link.rtt is not None}
-        yield _gauges("dialcast_relay_up", "1 while the control link to the relay stands", "relay", up)
-        yield _gauges("dialcast_relay_rtt_seconds", "The relay's last answer to a question took so long", "relay", rtt)
+        yield _gauges("dialcast_relay_up", "1 while the control link to a relay stands, by its address", "relay", up)
+        yield _gauges(
+            "dialcast_relay_rtt_seconds", "What a relay's last answer to a ping took, by its address", "relay", rtt
+        )
 
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
