@@ -7,9 +7,10 @@ from pathlib import Path
 from fuzz.target import ROOT, Target, must_equal
 from protocols import media_control
 from protocols.control import ControlError, Hello, RemoveLeg, decode, encode
+from protocols.dtmf_relay import key_of
 from protocols.sip.errors import SipParseError
 from protocols.sip.subscription import Event
-from protocols.text_message import TextError, clean
+from protocols.text_message import TextError, charset, clean
 from provisioning.loader import ConfigError, load_config
 from sip_app.calls import Rejected
 from sip_app.codes import parse_code
@@ -64,6 +65,14 @@ def read_text(data: bytes) -> None:
         must_equal(clean(text.encode()), text)
 
 
+def read_key(data: bytes) -> None:
+    """A key press in INFO: its type, a line break, its body."""
+    kind, _, body = data.partition(b"\n")
+    content_type = kind.decode("utf-8", "replace")
+    charset(content_type)
+    must_equal(len(key_of(content_type, body)) <= 1, True)
+
+
 def _control() -> list[bytes]:
     boxes = []
     for value in (Hello("as", 1, "t"), RemoveLeg("g", 1, "l")):
@@ -80,5 +89,6 @@ TARGETS = (
     Target("config", read_config, lambda: [(ROOT / "provisioning" / "sample.yaml").read_bytes()], 8192),
     Target("event", read_event, lambda: [b"presence;id=7", b"dialog;sla;ma", b'a;b="c"'], 256),
     Target("text", read_text, lambda: ["\x1b[2Jhé\u202e\r\n".encode()], 1024),
+    Target("dtmf-relay", read_key, lambda: [b"application/dtmf-relay\nSignal=5\r\n", b"application/dtmf\n5"], 512),
     Target("media-control", read_media_control, lambda: [media_control.PICTURE_FAST_UPDATE, _BOMB], 4096),
 )

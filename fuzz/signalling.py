@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from fuzz.target import Target, must_be_small, must_equal, torture
 from protocols.sip import headers as values
+from protocols.sip.body import session_body
 from protocols.sip.dialog import DialogState
 from protocols.sip.digest import NonceSource, authorize, challenge, choose_challenge, find_credentials, ha1, verify
 from protocols.sip.errors import SipParseError
@@ -62,6 +63,8 @@ def read_message(data: bytes) -> None:
             message.credentials(header)
     written = message.serialise()
     must_be_small(written, data)
+    with suppress(SipParseError):
+        must_equal(len(session_body(message)) <= len(message.body), True)
     if isinstance(message, Request):
         try:
             check_request(message)

@@ -90,8 +90,8 @@ def parse_compound(data: bytes) -> tuple[RtcpPacket, ...]:
             raise RtcpError("not RTCP, or cut off")
         body = data[at + 4 : end]
         if first & 0x20:
-            if not body or not 0 < body[-1] <= len(body):
-                raise RtcpError("padding longer than its packet")
+            if not body or not 0 < body[-1] <= len(body) or body[-1] % 4:
+                raise RtcpError("padding longer than its packet, or no whole words")
             body = body[: -body[-1]]
         packets.append(_parse_packet(packet_type, first & 0x1F, body))
         at = end
@@ -122,4 +122,4 @@ def _parse_packet(packet_type: int, count: int, body: bytes) -> RtcpPacket:
             return read(count, body)
         except (RtcpError, struct.error, IndexError):
             pass  # A body that makes no sense is kept unread, like a packet of unknown type.
-    return UnknownPacket(packet_type, count, body + bytes(-len(body) % 4))
+    return UnknownPacket(packet_type, count, body)
