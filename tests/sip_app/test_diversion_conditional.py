@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from test_diversion import forward
+from test_service_calls import Service
 from ua import DOMAIN, OFFER, QUICK, Call, Phone, World, running
 
 from protocols.records import Condition
@@ -388,5 +389,51 @@ def test_the_user_is_reminded_when_they_call(tmp_path: Path) -> None:
             assert (await ann.accept("MESSAGE")).body == b"Your calls are forwarded to 1003"
             tx, _ = await bob.asked("INVITE")
             bob.respond(tx, 486)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["busy", "no-answer", "not-registered", "deflection"])
+def test_a_call_that_ends_at_the_service_number_watches_whoever_sent_it_there(tmp_path: Path, kind: Any) -> None:
+    async def scenario() -> None:
+        service = Service()
+        async with running(tmp_path, service) as world:
+            ann, bob = await world.phone("1001"), await world.phone("1002", register=kind != "not-registered")
+            if kind != "deflection":
+                await forward(world, "1002", "8888", condition=kind)
+                await soon(world, "1002")
+            call = await ann.dial("1002")
+            if kind != "not-registered":
+                tx, _ = await bob.asked("INVITE")
+                bob.respond(tx, 180)
+                if kind == "busy":
+                    bob.respond(tx, 486)
+                elif kind == "deflection":
+                    bob.respond(tx, 302, headers=[("Contact", f"<sip:8888@{DOMAIN}>")])
+            await call.until(181)
+            await call.answered()
+            assert service.asked == [("watch", f"1001@{DOMAIN}", f"1002@{DOMAIN}")]
+            assert (await call.send("BYE")).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_who_gives_up_on_the_way_to_the_service_number_is_gone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        service = Service()
+        service.hold.clear()
+        async with running(tmp_path, service) as world:
+            ann, bob = await world.phone("1001"), await world.phone("1002")
+            await forward(world, "1002", "8888", condition="busy")
+            call = await ann.dial("1002")
+            tx, _ = await bob.asked("INVITE")
+            bob.respond(tx, 180)
+            bob.respond(tx, 486)
+            await call.until(181)
+            call.cancel()
+            assert (await call.final()).status == 487
+            service.hold.set()
+            await asyncio.sleep(0.05)
+            assert service.gone
 
     asyncio.run(scenario())
