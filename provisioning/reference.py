@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from provisioning.config import Config, Section
+from provisioning.reload import is_live
 
 SAMPLE_FILE = Path(__file__).with_name("sample.yaml")
 REFERENCE_FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -54,7 +55,8 @@ def reference_page() -> str:
         "One YAML file, every key optional. `dialcast config defaults` prints it whole, `dialcast config check FILE`",
         "names every mistake with its line. An environment variable `DIALCAST_<SECTION>__<KEY>` (top keys:",
         "`DIALCAST_<KEY>`), its value in YAML, wins over the file; a command-line option wins over both.",
-        "Durations are seconds unless the name says otherwise.",
+        "Durations are seconds unless the name says otherwise. Keys marked * change in a running server by SIGHUP or",
+        "`dialcast reload`; the others at the next start.",
         "",
         "## Top keys",
         "",
@@ -62,20 +64,21 @@ def reference_page() -> str:
     ]
     for name, field in Config.model_fields.items():
         if entry := _entry(field):
-            lines += ["", f"Each entry of `{name}`. {_flat(entry.__doc__)}", "", *_table(entry)]
+            lines += ["", f"Each entry of `{name}`. {_flat(entry.__doc__)}", "", *_table(entry, f"{name}[].")]
     for name, field in Config.model_fields.items():
         if section := _section(field):
-            lines += ["", f"## {name}", "", _flat(section.__doc__), "", *_table(section)]
+            lines += ["", f"## {name}", "", _flat(section.__doc__), "", *_table(section, f"{name}.")]
     return "\n".join(lines) + "\n"
 
 
-def _table(section: type[Section]) -> Iterator[str]:
+def _table(section: type[Section], prefix: str = "") -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in section.model_fields.items():
         if _section(field) is None:
             meaning = _flat(field.description).replace("|", "\\|")
-            yield f"| `{name}` | {_kind(field.annotation)}{_bounds(field)} | {_default(field)} | {meaning} |"
+            mark = " *" if is_live(prefix + name) else ""
+            yield f"| `{name}`{mark} | {_kind(field.annotation)}{_bounds(field)} | {_default(field)} | {meaning} |"
 
 
 def _section(field: FieldInfo) -> type[Section] | None:
