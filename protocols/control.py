@@ -350,7 +350,7 @@ class Digit:
     group_id: str
     epoch: int
     leg_id: str
-    digit: str
+    digit: str = field(repr=False)
     duration_ms: int
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from protocols.control import AddViewer, ControlError, LegInfo
+from protocols.prompts import Prompt
 from sip_app.announcements import Announcement, Announcements
 from sip_app.broadcast.ending import ENDED
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
@@ -76,15 +77,15 @@ class PinDesk:
 
     async def _knows(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> bool:
         settings = service.config.announcements
-        for left in reversed(range(settings.pin_tries)):
-            pin = await asked.ask("pin-enter", most=MAX_DIGITS, timeout=settings.key_timeout)
+        prompts: tuple[Prompt, ...] = ("pin-enter",)
+        for _ in range(settings.pin_tries):
+            pin = await asked.ask(*prompts, most=MAX_DIGITS, timeout=settings.key_timeout)
             try:
                 if await service.gate.verify_pin(group.policy, group.channel, call.caller, pin):
                     return True
             except Rejected:  # too many wrong ones, from this caller or for this channel: not even looked at
                 break
-            if left:
-                await asked.play("pin-wrong")
+            prompts = ("pin-wrong", "pin-enter")
         await asked.play("pin-failed")
         return False
 

@@ -199,6 +199,7 @@ class RelayLink:
         self._wire = await dialling.asFuture(asyncio.get_running_loop())
         transport: Any = self._wire.transport
         transport.setTcpKeepAlive(True)
+        transport.setTcpNoDelay(True)  # small boxes both ways: Nagle would hold a command back for 40 ms
         reply = await self._exchange(self._hello, HelloReply)
         if reply.version != VERSION:
             raise ControlError("version", f"relay speaks version {reply.version}, this server {VERSION}")

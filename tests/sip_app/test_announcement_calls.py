@@ -227,6 +227,29 @@ def test_keys_in_info_open_the_door_too(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_phone_that_joins_by_checks_is_spoken_to_after_its_check(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            broadcaster, _ = await world.broadcaster()
+            await private(world)
+            phone = await world.phone("1002")
+            body = phone.offer(ice=True).replace(b"AVP 0\r\n", b"AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n")
+            call = await phone.dial("1001", body=body)
+            answer = (await call.answered()).body
+            caller = Caller(phone, call, phone.connect(answer))
+            await asyncio.sleep(0.2)
+            assert not phone.audio.packets
+            phone.connect(answer, join=True)
+            await caller.hears_beginning_of("pin-enter")
+            caller.press(PIN + "#")
+            await until(lambda: bool(world.group.viewers))
+            for socket in broadcaster.media:
+                socket.send(b"\x65welcome")
+            await until(lambda: any(b"welcome" in packet.payload for packet in phone.video.packets))
+
+    asyncio.run(scenario())
+
+
 def test_a_phone_without_sound_cannot_be_asked(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:

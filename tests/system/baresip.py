@@ -183,8 +183,8 @@ class Baresip:
         return self._wait(f"the reply to {command!r}", within, lambda: self._replies.get(token))
 
     def registered(self, within: float = 10.0) -> None:
-        """Waits until the registrar took its registration."""
-        self.wait_for("REGISTER_OK", within)
+        """Waits until the registrar took its registration, which may be before we could hear events."""
+        self.wait_for_log(r"200 OK \(\) \[\d+ binding", within)
 
     def dial(self, target: str) -> None:
         """Calls a number (completed with its account's domain) or a SIP URI; what it did before is forgotten."""
