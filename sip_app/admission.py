@@ -83,6 +83,11 @@ class Admitted:
     relayed: bool = False
     """True if an edge proxy brought it: many clients share its flow."""
 
+    @property
+    def connected(self) -> bool:
+        """True if the client's address is proven by a connection of its own."""
+        return self.flow.reliable and not self.relayed
+
 
 class Admission:
     """The rules of this step, from the configuration."""
@@ -104,6 +109,10 @@ class Admission:
     def trusted(self, host: str) -> bool:
         """True for a configured peer."""
         return host in self._trusted
+
+    def edge(self, host: str) -> bool:
+        """True for an edge proxy of ours."""
+        return host in self._edges
 
     def _forwards(self, host: str) -> bool:
         """True for whoever passes on what others send, and says truly where it came from."""

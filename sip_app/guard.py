@@ -8,7 +8,6 @@ right password before, which nobody else at its address can know. IPv6 addresses
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -52,8 +51,14 @@ class Block:
 
 @lru_cache(4096)
 def place_of(host: str) -> str:
-    """What counts as one address: an IPv4 host, or the /64 of an IPv6 one, which is a household's."""
-    return str(ip_network(f"{host}/64", strict=False)) if ":" in host and "/" not in host else host
+    """What counts as one address: an IPv4 host, or the /64 of an IPv6 one, which is a household's.
+
+    What is no address, as a Via may hold, stays as it is.
+    """
+    try:
+        return str(ip_network(f"{host}/64", strict=False)) if ":" in host and "/" not in host else host
+    except ValueError:
+        return host
 
 
 class Guard:
@@ -69,7 +74,8 @@ class Guard:
     def reconfigure(self, config: Config) -> None:
         """Judge by a changed configuration from now on; blocks that stand go on."""
         self._config = config.security
-        self._spared = [ip_network(text) for text in (*config.security.never_block, *config.sip.trusted_peers)]
+        ours = (*config.sip.trusted_peers, *config.sip.edge_proxies)
+        self._spared = [ip_network(text) for text in (*config.security.never_block, *ours)]
         self._scanners = re.compile(config.security.scanners, re.IGNORECASE)
 
     # What is asked of every request
@@ -147,8 +153,7 @@ class Guard:
 
     def lift(self, who: str) -> bool:
         """End a block and forget what led to it; False if there is none. Takes an address, its /64 or an account."""
-        with suppress(ValueError):  # an account, or a /64 as `blocks` shows it
-            who = place_of(who)
+        who = place_of(who)
         self._marks.pop(who, None)
         return self._blocks.pop(who, None) is not None
 

@@ -106,7 +106,7 @@ class Identity:
         if verdict == "failed":
             log.info("identity.refused", user=name[:64], method=request.method, peer=client)
             # Only what cannot come from a forged source counts against the address.
-            if admitted.flow.reliable or self._nonces.issued(nonce, client):
+            if admitted.connected or self._nonces.issued(nonce, client):
                 await self._wait(self._guard.failed(client))
         raise refusal
 

@@ -181,7 +181,7 @@ def test_a_captured_request_is_refused_here_after_a_restart_and_at_another_serve
             other_method = captured.replace(b"REGISTER sip:", b"MESSAGE sip:1002@").replace(
                 b" REGISTER\r\n", b" MESSAGE\r\n"
             )
-            assert await replayed(ann, other_method) in (401, 407)
+            assert await replayed(ann, other_method) in (401, 407, 482)
         async with running(tmp_path) as world:
             stranger = await world.phone("1001", register=False)
             again = captured.replace(b"z9hG4bKreplay", b"z9hG4bKafter").replace(b";rport", b";rport", 1)
