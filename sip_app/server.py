@@ -155,7 +155,7 @@ class ApplicationServer:
             endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
         elif not request.to.tag:
             if self._identity.must_ask(admitted):
-                if flow.reliable:
+                if admitted.connected:
                     self.guard.scanned(admitted.client.host, challenged=True)
                 endpoint.reject(tx, request, self._identity.challenged(request, admitted.client.host))
                 return
@@ -220,7 +220,7 @@ class ApplicationServer:
         try:
             await self._route(tx, admitted)
         except Rejected as refusal:
-            known = admitted.trusted or admitted.flow.reliable or self._identity.proves(admitted)
+            known = admitted.trusted or admitted.connected or self._identity.proves(admitted)
             if refusal.status in SCANNED and known and is_host(admitted.client.host):
                 self.guard.scanned(admitted.client.host)
             raise
@@ -270,7 +270,12 @@ class ApplicationServer:
             limited("security.max_dialogs")
             raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
         self.quotas.begin(aor, request.call_id)
-        self.endpoint.at_end(tx, lambda: tx.last.startswith(b"SIP/2.0 2") or self.quotas.end(request.call_id))
+
+        def ended() -> None:
+            if not tx.last.startswith(b"SIP/2.0 2"):
+                self.quotas.end(request.call_id)
+
+        self.endpoint.at_end(tx, ended)
 
     def _notifies(self, target: Target, request: Request) -> TypeGuard[LocalNumber]:
         """True for a state of a local number that is kept here; others are asked of its phones."""
