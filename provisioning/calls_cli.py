@@ -29,7 +29,10 @@ def calls(
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """List who broadcast and who watched: when, how long, how it ended, what it came to."""
+    """List who broadcast and who watched: when, how long, how it ended, what it came to.
+
+    `1001` is a broadcast, `1002 > 1001` a view of it. The relay received from and sent to that party.
+    """
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
     begin = _moment(since, time.time())
@@ -57,9 +60,10 @@ def _moment(text: str, now: float) -> float:
 
 
 def _table(found: Sequence[CallRecord]) -> Table:
+    """Fits 80 columns: `1001` broadcast, `1002 > 1001` watched."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("began", "what", "who", "of"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("began", no_wrap=True)
+    table.add_column("who", overflow="fold")
     for name in ("lasted", "received", "sent", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("end")
@@ -69,10 +73,10 @@ def _table(found: Sequence[CallRecord]) -> Table:
 
 
 def _cells(record: CallRecord) -> Iterator[str]:
-    yield _at(record.started_at)
-    yield record.kind
-    yield _number(record.party)
-    yield "" if record.kind == "broadcast" else _number(record.channel)
+    began = _at(record.started_at)
+    yield began[5:] if began.startswith(str(datetime.now().year)) else began
+    watched = f" > {_number(record.channel)}" if record.kind == "view" else ""
+    yield _number(record.party) + watched
     yield "" if record.ended_at is None else _span(record.ended_at - record.answered_at)
     yield _size(record.octets_in)
     yield _size(record.octets_out)
