@@ -93,6 +93,7 @@ async def serve_as(config: Config, process: Process) -> None:
     """The application server: store, relay link, SIP, operator's door. Raises ConfigError or OSError at start."""
     from dialcast.operated_server import OperatedServer
     from dialcast.operating import operating
+    from provisioning.database import private_directory
     from provisioning.store import Store
     from provisioning.subscribers import provision
     from sip_app.broadcast.following import attach
@@ -102,6 +103,8 @@ async def serve_as(config: Config, process: Process) -> None:
     from sip_app.broadcast.relay_link import RelayLink
     from sip_app.broadcast.relays import RelayPool
     from sip_app.broadcast.service import BroadcastCalls
+    from sip_app.broadcast.takeover import Takeover
+    from sip_app.cluster import Cluster
     from sip_app.ports import Ports
     from sip_app.server import ApplicationServer
     from sip_app.xcap.server import XcapServer
@@ -109,6 +112,7 @@ async def serve_as(config: Config, process: Process) -> None:
     if not config.control.relays:
         raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
     reactor = process.reactor
+    private_directory(config.data_path)
     store = await Store.open(config)
     await provision(store, config)
     ports = Ports(
@@ -129,6 +133,7 @@ async def serve_as(config: Config, process: Process) -> None:
     calls = BroadcastCalls(service)
     recorder = CallRecorder(service, store.call_records)
     server = ApplicationServer(config, ports, calls, reactor, as_id=as_id)
+    cluster = Cluster(store.nodes, as_id, config.cluster.lease) if config.store.url is not None else None
     attach(server, service)
     door = OperatorDoor(service, config.data_path / OPERATOR_SOCKET)
     door.guard = server.guard
@@ -136,12 +141,17 @@ async def serve_as(config: Config, process: Process) -> None:
     operated = OperatedServer(config, store, server, service, xcap)
     beside: list[asyncio.Task[None]] = []
     try:
+        if cluster is not None:
+            await cluster.claim_name(Address(config.sip.advertised_host or config.sip.bind, config.sip.port))
         await calls.restore(server.endpoint.restore)
         await recorder.resume()
         link.start(calls)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(link.settled(), RELAY_WAIT)
         await server.start()
+        if cluster is not None:
+            calls.elsewhere = Takeover(calls, cluster, server.endpoint.restore, server.endpoint.abandon)
+            await server.join(cluster, calls.elsewhere)
         await xcap.start()
         await door.start()
         beside += [asyncio.create_task(calls.renew_leases()), asyncio.create_task(operated.prune())]
@@ -160,6 +170,8 @@ async def serve_as(config: Config, process: Process) -> None:
         await door.stop()
         await xcap.stop()
         await server.stop()
+        if cluster is not None:
+            await cluster.leave()
         await link.stop()
         await recorder.close()
         await store.close()

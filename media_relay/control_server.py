@@ -35,6 +35,8 @@ HELLO_BYTES = 4096
 MAX_STRANGERS = 16
 """Connections without a hello at once; one more costs the oldest of them its place."""
 MAX_AS_ID = 128
+LINK_SILENCE = 12.0
+"""Seconds without a command after which an AS counts as not there; it asks something every five."""
 
 log = structlog.get_logger()
 Execute = Callable[[str, Command], Reply]
@@ -84,8 +86,9 @@ class ControlServer:
         return len(self._owners)
 
     def connected(self, as_id: str) -> bool:
-        """True while this AS has a link."""
-        return as_id in self._owners
+        """True while this AS has a link and is heard on it: one that hangs is as good as gone."""
+        link = self._owners.get(as_id)
+        return link is not None and asyncio.get_running_loop().time() - link.heard_at < LINK_SILENCE
 
     def emit(self, as_id: str, event: Event) -> None:
         """Tell an AS; lost when it is not there, as it compares notes when it is back."""
@@ -149,6 +152,7 @@ class _Link(amp.AMP):
     def __init__(self, server: ControlServer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's AMP is untyped
         self.as_id: str | None = None
+        self.heard_at = asyncio.get_running_loop().time()
         self._control = server
         self._bytes = 0
         self._timeout: asyncio.TimerHandle | None = None
@@ -156,6 +160,7 @@ class _Link(amp.AMP):
     @ControlCall.responder
     def called(self, name: str, body: bytes) -> dict[str, Any]:
         """A command; refusals travel as AMP errors."""
+        self.heard_at = asyncio.get_running_loop().time()
         try:
             answer, data = encode(self._control.call(self, name, body))
         except ControlError as error:

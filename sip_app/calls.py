@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from protocols.net import Address
+from protocols.net import Address, Flow
 from protocols.sip.dialog import DialogId, uas_dialog
 from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
@@ -72,6 +72,10 @@ class BroadcastService(Protocol):
         """The call was diverted to the service number by `channel` (an address of record): the caller watches it."""
         ...
 
+    async def holder(self, channel: str) -> Address | None:
+        """Where another server listens that holds the channel's broadcast, and so its calls; None for none."""
+        ...
+
     async def activate_overlay(self, channel: str) -> OverlayOutcome:
         """Put the broadcast's forwarding above the subscriber's own, if its group is open; durable on return."""
         ...
@@ -92,10 +96,12 @@ class IncomingCall:
         caller: Caller,
         diverted_by: str | None = None,
         service: str = "",
+        flow: Flow | None = None,
     ) -> None:
+        """`flow` is the way of what follows in the dialog where that is not the way of the INVITE."""
         self._session, self._timer_headers = session_of(request, endpoint.session_expires, endpoint.min_se)
         self.request = request
-        self.flow = tx.flow
+        self.flow = flow or tx.flow
         self.caller = caller
         self.offer = offer_in(request)
         self.diverted_by = diverted_by

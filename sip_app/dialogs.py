@@ -168,15 +168,23 @@ class Dialog:
     def _finish(self, cause: str) -> None:
         if self.ended.is_set():
             return
+        self._end(cause)
+        self._endpoint.forget(self)
+        if self.handler is not None:
+            self.handler.on_ended(cause)
+
+    def _end(self, cause: str) -> None:
         self.end_cause = cause
         if self._invite is not None:
             self._invite.stop()
         self.session.stop()
         self.ended.set()
         self.acked.set()
-        self._endpoint.forget(self)
-        if self.handler is not None:
-            self.handler.on_ended(cause)
+
+    def abandon(self) -> None:
+        """Another server has this call now: it is forgotten here, and nobody is told."""
+        self.handler = None
+        self._end("abandoned")
 
     # What the peer sends
 

@@ -266,6 +266,13 @@ class SipEndpoint:
         group = dialog.app.get("group", "")
         await self._store.save(StoredDialog(dialog.id, self._as_id, group, dialog.state.to_json()))
 
+    def abandon(self, dialog: Dialog) -> None:
+        """Another server has this dialog now, in the store as well."""
+        dialog.abandon()
+        self.dialogs.pop(dialog.state.id, None)
+        for act in self.forgetting:
+            act(dialog)
+
     def forget(self, dialog: Dialog) -> None:
         """A dialog is over."""
         self.dialogs.pop(dialog.state.id, None)

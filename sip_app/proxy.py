@@ -73,6 +73,10 @@ class Proxy:
         """True for the flow of a trusted peer."""
         return self._admission.trusted(flow.remote.host)
 
+    def came_through_edge(self, flow: Flow) -> bool:
+        """True for the flow of an edge proxy of ours."""
+        return self._admission.edge(flow.remote.host)
+
     def forward(
         self,
         tx: ServerTransaction,

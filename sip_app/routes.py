@@ -46,32 +46,50 @@ class DialogRoute:
         return self.callee if _side(request.from_.tag) == self.caller_side else self.caller
 
 
+class Seal:
+    """Text in the user part of a URI of ours that only we, or a server with the same store, can have written."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key[:64]
+
+    def close(self, text: str, bound_to: str) -> str:
+        """The text, signed together with `bound_to`, say a Call-ID."""
+        payload = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return f"{payload}.{self._signature(payload, bound_to)}"
+
+    def open(self, token: str, bound_to: str) -> str | None:
+        """The text of a token, if it was made for `bound_to`."""
+        payload, _, signature = token.partition(".")
+        expected = self._signature(payload, bound_to)
+        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
+            return None
+        return urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+
+    def _signature(self, payload: str, bound_to: str) -> str:
+        text = f"{payload}{_SEPARATOR}{bound_to}".encode("utf-8", "replace")
+        return blake2b(text, key=self._key, digest_size=_SIGNATURE_BYTES).hexdigest()
+
+
 class RouteSigner:
     """Makes and reads the user part of our Record-Route URIs. `process` names this run of the server."""
 
     def __init__(self, key: bytes, process: str) -> None:
-        self._key = key
+        self._seal = Seal(key)
         self._process = process
 
     def token(self, request: Request, caller: Flow, callee: Flow) -> str:
         """The user part for the dialog `request` (from the caller) may make."""
         fields = (*_packed(caller), *_packed(callee), _side(request.from_.tag), self._process)
-        payload = urlsafe_b64encode(_SEPARATOR.join(fields).encode()).decode().rstrip("=")
-        return f"{payload}.{self._signature(payload, request.call_id)}"
+        return self._seal.close(_SEPARATOR.join(fields), request.call_id)
 
     def read(self, token: str, call_id: str) -> DialogRoute | None:
         """What a token says, if we made it for this Call-ID."""
-        payload, _, signature = token.partition(".")
-        expected = self._signature(payload, call_id)
-        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
+        text = self._seal.open(token, call_id)
+        if text is None:
             return None
-        fields = urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode().split(_SEPARATOR)
+        fields = text.split(_SEPARATOR)
         same = fields[13] == self._process
         return DialogRoute(_unpacked(fields[0:6], same), _unpacked(fields[6:12], same), fields[12])
-
-    def _signature(self, payload: str, call_id: str) -> str:
-        text = f"{payload}{_SEPARATOR}{call_id}".encode("utf-8", "replace")
-        return blake2b(text, key=self._key[:64], digest_size=_SIGNATURE_BYTES).hexdigest()
 
 
 def record_routes(token: str, caller: tuple[Flow, Address], callee: tuple[Flow, Address]) -> list[str]:

@@ -23,18 +23,20 @@ from protocols.sip.transaction import Timers
 from protocols.sip.uri import SipUri
 from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
+from sip_app.between import Between
 from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
 from sip_app.capabilities import CAPABILITIES, METHODS, check_accepted, check_required, not_allowed
+from sip_app.cluster import Cluster, Survivor
 from sip_app.codes import ServiceCodes
 from sip_app.dialogs import Dialog, new_tag
 from sip_app.diversion import DiversionStep, Diverted, arrived
 from sip_app.endpoint import SipEndpoint
 from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.guard import Guard
+from sip_app.handover import HandedOver, Handover
 from sip_app.history import history_lines
 from sip_app.identity import Identity
-from sip_app.metrics import limited
 from sip_app.notices import Notices
 from sip_app.numbers import (
     ForeignTarget,
@@ -47,10 +49,12 @@ from sip_app.numbers import (
 )
 from sip_app.onward import Onward, RingingCall
 from sip_app.ports import Ports, Reconfigurable
-from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
+from sip_app.proxy import Proxy
 from sip_app.quotas import Quotas
 from sip_app.registrar import Registrar
-from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
+from sip_app.resolver import NextHops
+from sip_app.routes import RouteSigner, without_own_routes
+from sip_app.strays import Strays
 from sip_app.subscriptions import Notifier, Subscription
 from sip_app.transport import Transports
 
@@ -82,6 +86,7 @@ class ApplicationServer:
         self._config = config
         self._ports = ports
         self._service = service
+        self._reactor = reactor
         clock = asyncio.get_running_loop().time
         self.guard = Guard(config, clock)
         self.quotas = Quotas(config, self.guard, clock)
@@ -89,9 +94,7 @@ class ApplicationServer:
         self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers, transports)
         self.endpoint.forgetting.append(lambda dialog: self.quotas.end(dialog.state.call_id))
         self._process = secrets.token_hex(4)
-        self.registrar = Registrar(
-            config.sip, ports.location, self._process, time.time, lambda *flow: self.endpoint.transports.keep(*flow)
-        )
+        self.registrar = Registrar(config.sip, ports.location, self._process, time.time, self.endpoint.transports.keep)
         sip = config.sip
         own_hosts = {sip.bind, sip.advertised_host or sip.bind, *sip.also_bind, *sip.also_advertised}
         self._plan = NumberPlan(config, own_hosts)
@@ -107,6 +110,7 @@ class ApplicationServer:
         )
         self.notifier = Notifier(self.endpoint, config)
         self.messages: Messages | None = None
+        self._cluster: Cluster | None = None
         self._merging: dict[tuple[str, str, int], ServerTransaction] = {}
 
     async def start(self) -> None:
@@ -115,12 +119,25 @@ class ApplicationServer:
         self._identity = Identity(config, self._plan, ports.credentials, self.guard, time.time)
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
-        self._onward = Onward(self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy, self.quotas)
+        self._handover = Handover(await ports.secrets.secret("handover"), self.endpoint.transports, self._proxy)
+        reaches = self.endpoint.transports.reaches
+        hops = NextHops(config.dns, self._reactor, reaches, loopback=not config.exposed)
+        self._onward = Onward(
+            self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy, self.quotas, hops
+        )
+        self._between = Between(self.endpoint, self._proxy, self._onward, self._signer, self._names_us, self.quotas)
         notices = Notices(self.endpoint, self._onward)
         self._path = CallPath(self.endpoint, self._diversion, self._targets, notices, self._place)
         await self.endpoint.start()
         self._own_ports = {address.port for _, address in self.addresses}
         log.info("server.started", addresses=[f"{name}:{address}" for name, address in self.addresses])
+
+    async def join(self, cluster: Cluster, survivor: Survivor) -> None:
+        """Serve together with others on the same store; call after `start`. Raises OSError."""
+        self._cluster = cluster
+        self._between.strays = Strays(self._ports.dialogs, cluster, survivor, self._proxy, self.on_request)
+        sip, port = self._config.sip, dict(self.addresses)["udp"].port
+        await cluster.join(Address(sip.advertised_host or sip.bind, port), survivor)
 
     async def stop(self) -> None:
         """End our calls with BYE, within a bounded time, and close the sockets."""
@@ -154,6 +171,9 @@ class ApplicationServer:
         if admitted is None:
             endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
         elif not request.to.tag:
+            if "route" in request.headers and (handed := self._handover.read(admitted.request)) is not None:
+                endpoint.serve(tx, request, self._serve_handed(tx, *handed))
+                return
             if self._identity.must_ask(admitted):
                 if admitted.connected:
                     self.guard.scanned(admitted.client.host, challenged=True)
@@ -161,7 +181,7 @@ class ApplicationServer:
                 return
             endpoint.serve(tx, request, self._serve(tx, admitted))
         elif (dialog := endpoint.dialogs.get(incoming_id(request))) is not None:
-            if admitted.trusted or flow.remote.host == dialog.state.flow.remote.host:
+            if _from_its_peer(admitted, dialog):
                 dialog.receive(tx, admitted.request, flow)
             else:
                 endpoint.serve(tx, request, self._from_elsewhere(tx, admitted, dialog))
@@ -170,7 +190,7 @@ class ApplicationServer:
         elif (call := endpoint.early.get(incoming_id(request))) is not None:
             call.receive(tx, admitted.request)
         else:
-            endpoint.serve(tx, request, self._serve_in_dialog(tx, admitted))
+            endpoint.serve(tx, request, self._between.serve(tx, admitted))
 
     async def _from_elsewhere(self, tx: ServerTransaction, admitted: Admitted, dialog: Dialog) -> None:
         """A request of our dialog from an address it never used: its sender must prove who it is."""
@@ -187,33 +207,14 @@ class ApplicationServer:
                 raise Rejected(403)
         self.notifier.refresh(tx, admitted.request, subscription, admitted.flow)
 
-    async def _serve_in_dialog(self, tx: ServerTransaction, admitted: Admitted) -> None:
-        """A request of a dialog between others: only where our Record-Route says so (RFC 3261 section 16.12)."""
-        request, route = without_own_routes(admitted.request, self._names_us, self._signer)
-        if route is None:
-            raise Rejected(481)
-        if request.method == "BYE":
-            self.quotas.end(request.call_id)
-        self._proxy.forward(tx, request, None, [await self._next(request, route)], record=True)
-
-    async def _next(self, request: Request, route: DialogRoute) -> ProxyTarget:
-        flow = route.onward(request)
-        if not self.endpoint.transports.alive(flow):
-            uri = str(request.routes[0].uri) if request.routes else request.uri
-            flow = self._onward.redialled(flow, uri) or flow
-        return ProxyTarget(request.uri, flow)
+    async def _serve_handed(self, tx: ServerTransaction, request: Request, handed: HandedOver) -> None:
+        """A call another server asked after and handed over, as we hold its broadcast."""
+        call = Diverted(handed.service, handed.channel)
+        await self._as_callee(tx, request, handed.caller, ServiceNumber(handed.service), call, handed)
 
     def on_ack(self, request: Request, flow: Flow) -> None:
         """An ACK for a 2xx between others: passed on without a transaction."""
-        self.endpoint.spawn(self._forward_ack(request))
-
-    async def _forward_ack(self, request: Request) -> None:
-        request, route = without_own_routes(request, self._names_us, self._signer)
-        if route is None:
-            return
-        target = await self._next(request, route)
-        request = replace(request, headers=one_hop_less(request))
-        self.endpoint.send_stateless(request, target.flow)
+        self._between.forward_ack(request)
 
     async def _serve(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """A request outside dialogs; what it is refused for may count against its address."""
@@ -227,6 +228,8 @@ class ApplicationServer:
 
     async def _route(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """Routes, identity, number analysis."""
+        if self._merging.get(_merge_key(admitted.request), tx) is not tx:
+            raise Rejected(482, "Merged Request")
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
         home = self._plan.home(request)
         target = self._plan.analyse(request.parsed_uri, home)
@@ -241,7 +244,7 @@ class ApplicationServer:
         if caller.authenticated and self._plan.local(caller.aor):
             self.quotas.spend(caller.aor, request.method)
             if request.method == "INVITE":
-                self._count_call(tx, request, caller.aor)
+                self.quotas.call(self.endpoint, tx, caller.aor)
         if request.routes:
             raise Rejected(403, "Not A Relay")
         if request.method == "REGISTER":
@@ -263,19 +266,6 @@ class ApplicationServer:
             await self._as_callee(tx, request, caller, target)
         else:
             await self._call(tx, request, caller, target.aor, trusted=admitted.trusted)
-
-    def _count_call(self, tx: ServerTransaction, request: Request, aor: str) -> None:
-        """One more call of an account, until it is refused or ends."""
-        if len(self.endpoint.dialogs) + len(self.endpoint.early) >= self._config.security.max_dialogs:
-            limited("security.max_dialogs")
-            raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
-        self.quotas.begin(aor, request.call_id)
-
-        def ended() -> None:
-            if not tx.last.startswith(b"SIP/2.0 2"):
-                self.quotas.end(request.call_id)
-
-        self.endpoint.at_end(tx, ended)
 
     def _notifies(self, target: Target, request: Request) -> TypeGuard[LocalNumber]:
         """True for a state of a local number that is kept here; others are asked of its phones."""
@@ -347,8 +337,9 @@ class ApplicationServer:
         caller: Caller,
         target: ServiceNumber | ServiceCode,
         diverted: Diverted | None = None,
+        handed: HandedOver | None = None,
     ) -> None:
-        """A call we answer ourselves: the service number or a code."""
+        """A call we answer ourselves (the service number or a code), or another server that holds its broadcast."""
         if request.method != "INVITE":
             raise not_allowed(request.method)
         check_required(request)
@@ -362,7 +353,15 @@ class ApplicationServer:
         if tx.state != "proceeding":
             return
         service = target.aor if isinstance(target, ServiceNumber) else ""
-        call = IncomingCall(self.endpoint, tx, request, caller, channel, service)
+        if service and handed is None and self._service is not None:
+            there = await self._service.holder(channel or caller.aor)
+            if there is not None:
+                if diverted is not None:
+                    self._onward.tell(tx, request, diverted)
+                self._handover.send(tx, request, HandedOver(caller, channel, service), there)
+                return
+        back = handed.back if handed is not None else None
+        call = IncomingCall(self.endpoint, tx, request, caller, channel, service, back)
         if isinstance(target, ServiceCode):
             await self.codes.serve(call, target.text)
             return
@@ -381,15 +380,29 @@ class ApplicationServer:
 
     def _check_merged(self, tx: ServerTransaction, request: Request) -> None:
         """The same request by another way (RFC 3261 section 8.2.2.2)."""
-        key = (request.call_id, request.from_.tag, request.cseq.number)
+        key = _merge_key(request)
         if self._merging.setdefault(key, tx) is not tx:
             raise Rejected(482, "Merged Request")
         self.endpoint.at_end(tx, lambda: self._merging.pop(key, None))
 
     def _names_us(self, uri: SipUri) -> bool:
         """True for a Route entry that means this server; without a port, our name alone does."""
+        if self._cluster is not None and uri.address is not None and self._cluster.holds(uri.address):
+            return True  # another server of ours, whose request was brought here
         return self._plan.ours(uri) and (uri.port is None or uri.port in self._own_ports)
 
     async def reach(self, state: DialogState) -> Flow | None:
         """Another way to the peer of a dialog whose connection is gone."""
         return await self._onward.reach(state)
+
+
+def _merge_key(request: Request) -> tuple[str, str, int]:
+    return request.call_id, request.from_.tag, request.cseq.number
+
+
+def _from_its_peer(admitted: Admitted, dialog: Dialog) -> bool:
+    """True if a request of the dialog comes from where its caller called; behind an edge proxy there are others."""
+    here = admitted.flow.remote.host == dialog.state.flow.remote.host
+    if here and admitted.relayed and not admitted.trusted:
+        return dialog.app.get("client") in (None, admitted.client.host)
+    return here or admitted.trusted

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from provisioning.config.announcements import AnnouncementsConfig
+from provisioning.config.cluster import ClusterConfig
 from provisioning.config.diversion import DiversionConfig, XcapConfig
 from provisioning.config.events import EventsConfig, MessagesConfig
 from provisioning.config.network import ControlConfig, RelayConfig, SipConfig
@@ -41,6 +42,7 @@ __all__ = [
     "SAMPLE_NUMBERS",
     "AnnouncementsConfig",
     "ChannelsConfig",
+    "ClusterConfig",
     "Config",
     "ControlConfig",
     "DiversionConfig",
@@ -229,6 +231,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     log: LogConfig = LogConfig()
     operations: OperationsConfig = OperationsConfig()
+    cluster: ClusterConfig = ClusterConfig()
     diversion: DiversionConfig = DiversionConfig()
     security: SecurityConfig = SecurityConfig()
     xcap: XcapConfig = XcapConfig()

@@ -4,6 +4,7 @@ Store and relay are compared group by group, leg by leg. What both know goes on;
 its media and is ended with a reason; what only the relay knows has lost its call and is closed there.
 """
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,6 +35,10 @@ Handle = Callable[[LiveGroup, Dialog], DialogHandler]
 NO_LONGER_SERVED = ServicePolicy(number="0", viewers="listed")
 """The policy of a broadcast whose service number is no longer configured: nobody may come in until it has ended."""
 
+CLAIM_ATTEMPTS = 20
+CLAIM_AGAIN = 1.0
+"""Seconds between two attempts to become the owner of a group whose server the relay has not missed yet."""
+
 log = structlog.get_logger()
 
 
@@ -45,8 +50,7 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
     all_claims = await service.ports.broadcasts.all()
     claims = [claim for claim in all_claims if claim.as_id == service.as_id]
     for claim in claims:
-        service.open[claim.channel] = _group(claim, service.policies.get(claim.service, NO_LONGER_SERVED))
-        service.link.settle((claim.channel, claim.epoch), claim.relay_id)
+        hold(service, claim)
     dialogs = [restore_dialog(stored) for stored in await service.ports.dialogs.owned_by(service.as_id)]
     for dialog in dialogs:
         group = service.group(dialog.app.get("group", ""), int(dialog.app.get("epoch", "0")))
@@ -63,14 +67,25 @@ async def restore(service: Broadcasting, restore_dialog: Restore, handle: Handle
             await service.ports.diversions.clear_overlay(channel, overlay.epoch)
             log.info("diversion.overlay_withdrawn", channel=channel)
     for claim in claims:
-        group = service.open[claim.channel]
-        if claim.state in ("closing", "opening") or group.policy is NO_LONGER_SERVED:
-            # Its end had begun, or its beginning had not been answered, or its number is no service any more.
-            service.spawn(end_group(service, group, ENDED))
-        else:
-            limit_duration(service, group)
+        go_on(service, claim, service.open[claim.channel])
     if claims:
         log.info("broadcast.restored", groups=len(claims), dialogs=len(dialogs))
+
+
+def hold(service: Broadcasting, claim: Broadcast) -> LiveGroup:
+    """The group of a claim, open again; its dialogs are still to be handed to it."""
+    group = service.open[claim.channel] = _group(claim, service.policies.get(claim.service, NO_LONGER_SERVED))
+    service.link.settle((claim.channel, claim.epoch), claim.relay_id)
+    return group
+
+
+def go_on(service: Broadcasting, claim: Broadcast, group: LiveGroup) -> None:
+    """Once its dialogs are back: let the group live on, or end what was not to go on."""
+    if claim.state in ("closing", "opening") or group.policy is NO_LONGER_SERVED:
+        # Its end had begun, or its beginning had not been answered, or its number is no service any more.
+        service.spawn(end_group(service, group, ENDED))
+    else:
+        limit_duration(service, group)
 
 
 def adopt(group: LiveGroup, dialog: Dialog) -> Viewer | None:
@@ -98,6 +113,7 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
     # Only what was there before the relay was asked can be missing from its answer.
     here = [group for group in service.open.values() if service.link.home((group.channel, group.epoch)) is link]
     before = {group: set(group.viewers) for group in here}
+    await asyncio.gather(*(_claim(service, link, group) for group in before))
     legs: dict[tuple[str, int], dict[str, LegRow]] = defaultdict(dict)
     for row in await link.legs():
         legs[row.group_id, row.epoch][row.leg_id] = row
@@ -109,7 +125,7 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
             service.spawn(end_group(service, group, RELAY_LOST))
         elif group.source is None and group.state not in ("opening", "lost"):
             service.spawn(end_group(service, group, BROADCASTER_LOST))
-        elif await _claimed(service, group):
+        else:
             await _reconcile_legs(service, group, viewers, there)
     for channel, epoch in legs:
         spoken_to = service.announcements is not None and service.announcements.holds(channel)
@@ -118,14 +134,18 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
             await link.call(CloseGroup(channel, epoch), Done)
 
 
-async def _claimed(service: Broadcasting, group: LiveGroup) -> bool:
-    try:
-        await service.link.call(ClaimGroup(group.channel, group.epoch), Done)
-    except ControlError as error:  # it went while we compared; the others must not suffer
-        log.warning("relay.group_not_claimed", channel=group.channel, error=str(error))
-        service.spawn(end_group(service, group, RELAY_LOST))
-        return False
-    return True
+async def _claim(service: Broadcasting, link: RelayLink, group: LiveGroup) -> None:
+    """Have the relay name us the group's owner; a group it does not have is then missing from its list."""
+    for _ in range(CLAIM_ATTEMPTS):
+        try:
+            await link.call(ClaimGroup(group.channel, group.epoch), Done)
+            return
+        except ControlError as error:
+            if error.code != "not-owner" or group.over():
+                log.warning("relay.group_not_claimed", channel=group.channel, error=str(error))
+                return
+        # It still believes in the server we took the group over from.
+        await asyncio.sleep(CLAIM_AGAIN)
 
 
 async def _reconcile_legs(service: Broadcasting, group: LiveGroup, viewers: set[str], there: dict[str, LegRow]) -> None:

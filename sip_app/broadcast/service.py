@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -23,6 +23,7 @@ from protocols.control import (
     OpenGroup,
     ReplaceSource,
 )
+from protocols.net import Address
 from protocols.records import Overlay, StoredDialog
 from protocols.sip.message import Request
 from provisioning.config import ServicePolicy
@@ -42,11 +43,20 @@ JOIN_FEATURE = "+g.dialcast.join"
 log = structlog.get_logger()
 
 
+class Elsewhere(Protocol):
+    """Knows the broadcasts of the other servers on our store (`takeover`)."""
+
+    async def holder(self, channel: str) -> Address | None:
+        """The living server that holds the channel's broadcast, if that is another."""
+        ...
+
+
 class BroadcastCalls:
     """Answers the calls to the service number; the control link's listener."""
 
     def __init__(self, service: Broadcasting) -> None:
         self.service = service
+        self.elsewhere: Elsewhere | None = None
         self._orphaned: dict[RelayLink, asyncio.Task[None]] = {}
 
     async def go_live(self, call: IncomingCall) -> None:
@@ -102,16 +112,39 @@ class BroadcastCalls:
     async def activate_overlay(self, channel: str) -> OverlayOutcome:
         """Forward calls of the channel's number to the service number while its group is open."""
         group = self.service.open.get(channel)
+        if group is None and not self.service.just_ended(channel):
+            return await self._activate_elsewhere(channel)
         if group is None or group.state not in ("live", "lost"):
-            return "no broadcast" if group is None and not self.service.just_ended(channel) else "too early or too late"
-        await self.service.ports.diversions.set_overlay(channel, Overlay(group.service, channel, group.epoch))
+            return "too early or too late"
+        diversions = self.service.ports.diversions
+        await diversions.set_overlay(channel, Overlay(group.service, channel, group.epoch))
+        if group.over():  # meanwhile
+            await diversions.clear_overlay(channel, group.epoch)
+            return "too early or too late"
         group.forwarded = True
         log.info("broadcast.forwarded", channel=channel, target=group.service)
         return "active"
 
+    async def _activate_elsewhere(self, channel: str) -> OverlayOutcome:
+        """The same for a broadcast that another server on our store holds."""
+        ports = self.service.ports
+        claim = await ports.broadcasts.get(channel)
+        if claim is None or claim.as_id == self.service.as_id:
+            return "no broadcast"
+        if claim.state in ("live", "lost"):
+            await ports.diversions.set_overlay(channel, Overlay(claim.service, channel, claim.epoch))
+            if any((c.channel, c.epoch) == (channel, claim.epoch) for c in await ports.broadcasts.all()):
+                return "active"
+            await ports.diversions.clear_overlay(channel, claim.epoch)  # it ended while we wrote
+        return "too early or too late"
+
+    async def holder(self, channel: str) -> Address | None:
+        """Where the other server on our store listens that holds the channel's broadcast; None for us or nobody."""
+        return await self.elsewhere.holder(channel) if self.elsewhere is not None else None
+
     async def restore(self, restore_dialog: Callable[[StoredDialog], Dialog]) -> None:
         """Hold again what this server held before it died; before the first INVITE is accepted."""
-        await restore(self.service, restore_dialog, self._handler)
+        await restore(self.service, restore_dialog, self.handler)
         for link in self.service.link.links:
             self.relay_down(link)  # as far as anybody knows yet
 
@@ -185,7 +218,8 @@ class BroadcastCalls:
                 log.warning("broadcast.closed_by_relay", channel=group.channel, cause=cause)
                 self.service.spawn(end_group(self.service, group, ENDED))
 
-    def _handler(self, group: LiveGroup, dialog: Dialog) -> DialogHandler:
+    def handler(self, group: LiveGroup, dialog: Dialog) -> DialogHandler:
+        """Who answers to what happens in a stored dialog of the group, the source's or a viewer's."""
         viewer = adopt(group, dialog)
         if viewer is None:
             return SourceCall(self.service, group, dialog)

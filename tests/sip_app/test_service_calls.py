@@ -55,6 +55,9 @@ class Service:
     async def open_to_guests(self, channel: str) -> bool:
         return self.guests
 
+    async def holder(self, channel: str) -> None:
+        return None
+
     async def activate_overlay(self, channel: str) -> OverlayOutcome:
         if channel in self.just_ended:
             return "too early or too late"

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,23 +29,22 @@ POSTGRES_USER = "postgres"
 
 
 class PostgreSQL:
-    """A database server of its own in a folder, on a free port; `url` is what `store.url` wants."""
+    """A database server of its own, on a free port; `url` is what `store.url` wants.
 
-    def __init__(self, folder: Path) -> None:
+    Its files are not in pytest's folder, which is for root alone.
+    """
+
+    def __init__(self) -> None:
         found = sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"))
         if not found:
             raise ProcessError("PostgreSQL is not installed: apt-get install postgresql")
         self._bin = Path(found[-1]).parent
-        self._folder = folder
+        self._folder = Path(tempfile.mkdtemp(prefix="dialcast-postgresql-"))
         self._as_user = ["runuser", "-u", POSTGRES_USER, "--"] if os.geteuid() == 0 else []
         self.port = free_ports()
         self.url = f"postgresql+psycopg://{POSTGRES_USER}@127.0.0.1:{self.port}/postgres"
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(mode=0o700)
-        for parent in self._folder.parents:  # pytest's folders are for root alone
-            if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
         if self._as_user:
             shutil.chown(self._folder, POSTGRES_USER)
         data = self._folder / "data"
@@ -78,6 +78,7 @@ class PostgreSQL:
             check=False,
         )
         self._process.wait(10)
+        shutil.rmtree(self._folder)
 
 
 class Edge:
@@ -146,7 +147,7 @@ class Relay(Evented):
 
     def __init__(self, ports: int) -> None:
         settings = {"RELAY__PORT_MIN": str(ports), "RELAY__PORT_MAX": str(ports + 999), "LOG__FORMAT": "json"}
-        settings |= {"CONTROL__TOKEN": "cluster", "OPERATIONS__PORT": "0"}
+        settings |= {"CONTROL__TOKEN": "cluster", "OPERATIONS__RELAY_PORT": "0"}
         super().__init__("relay", environment={f"DIALCAST_{key}": value for key, value in settings.items()})
 
     def __enter__(self) -> Self:
@@ -163,6 +164,7 @@ class ApplicationServer(Evented):
         settings = {
             "AS_ID": name,
             "DATA_DIR": str(data),
+            "DOMAIN_ALIASES": f"[{EDGE_HOST}]",
             "SIP__BIND": host,
             "SIP__PORT": self.address.rpartition(":")[2],
             "SIP__EDGE_PROXIES": f"[{EDGE_HOST}]",
@@ -170,7 +172,8 @@ class ApplicationServer(Evented):
             "CONTROL__CONNECT": f"[{', '.join(repr(relay) for relay in relays)}]",
             "CONTROL__TOKEN": "cluster",
             "LOG__FORMAT": "json",
-            "OPERATIONS__PORT": "0",
+            "OPERATIONS__AS_PORT": "0",
+            "XCAP__PORT": "0",
         }
         super().__init__("as", environment={f"DIALCAST_{key}": value for key, value in settings.items()})
 
@@ -188,7 +191,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            database = stack.enter_context(PostgreSQL(self._folder / "postgresql"))
+            database = stack.enter_context(PostgreSQL())
             self.relays = [stack.enter_context(Relay(ports)) for ports in (21_000, 22_000)]
             controls = [relay.control for relay in self.relays]
             self.servers = [

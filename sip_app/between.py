@@ -1,0 +1,68 @@
+"""Requests within dialogs between others, which our Record-Route brought here (RFC 3261 section 16.12)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from protocols.sip.errors import SipParseError
+from protocols.sip.events import ServerTransaction
+from protocols.sip.message import Request
+from protocols.sip.uri import SipUri
+from sip_app.admission import Admitted
+from sip_app.calls import Rejected
+from sip_app.endpoint import SipEndpoint
+from sip_app.onward import Onward
+from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
+from sip_app.quotas import Quotas
+from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
+from sip_app.strays import Strays
+
+
+class Between:
+    """Passes them on to the other side of their dialog, and nowhere else."""
+
+    def __init__(
+        self,
+        endpoint: SipEndpoint,
+        proxy: Proxy,
+        onward: Onward,
+        signer: RouteSigner,
+        names_us: Callable[[SipUri], bool],
+        quotas: Quotas,
+    ) -> None:
+        self._endpoint = endpoint
+        self._proxy = proxy
+        self._onward = onward
+        self._signer = signer
+        self._names_us = names_us
+        self._quotas = quotas
+        self.strays: Strays | None = None
+        """Knows the dialogs of other servers on our store."""
+
+    async def serve(self, tx: ServerTransaction, admitted: Admitted) -> None:
+        """Any request but ACK. Raises `Rejected` 481 where no Record-Route of ours leads on."""
+        request, route = without_own_routes(admitted.request, self._names_us, self._signer)
+        if route is None:
+            if self.strays is None:
+                raise Rejected(481)
+            await self.strays.find(tx, admitted)
+            return
+        if request.method == "BYE":
+            self._quotas.end(request.call_id)
+        self._proxy.forward(tx, request, None, [self._next(request, route)], record=True)
+
+    def forward_ack(self, request: Request) -> None:
+        """An ACK: passed on without a transaction, or dropped."""
+        try:
+            request, route = without_own_routes(request, self._names_us, self._signer)
+            if route is not None:
+                target = self._next(request, route)
+                self._endpoint.send_stateless(replace(request, headers=one_hop_less(request)), target.flow)
+        except (SipParseError, Rejected):
+            return  # nobody answers an ACK
+
+    def _next(self, request: Request, route: DialogRoute) -> ProxyTarget:
+        flow = route.onward(request)
+        if not self._endpoint.transports.alive(flow):
+            uri = str(request.routes[0].uri) if request.routes else request.uri
+            flow = self._onward.redialled(flow, uri) or flow
+        return ProxyTarget(request.uri, flow)

@@ -1,0 +1,104 @@
+"""Broadcasts held by other application servers: whom to send their callers to, and going on with those of a dead one.
+
+The relay goes on by itself for `orphan_grace`; whoever wins the claim in the store takes over the dialogs, has the
+relay name it the owner, and compares legs with it. The phones notice nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from protocols.net import Address
+from protocols.records import Broadcast
+from sip_app.broadcast.ending import ENDED
+from sip_app.broadcast.group import LEASE, LiveGroup
+from sip_app.broadcast.recovery import Restore, go_on, hold, reconcile
+from sip_app.broadcast.service import BroadcastCalls
+from sip_app.calls import Dialog
+from sip_app.cluster import Cluster
+
+log = structlog.get_logger()
+
+
+class Takeover:
+    """`restore` makes a dialog of the store a running one, `abandon` forgets one that another server has now."""
+
+    def __init__(
+        self, calls: BroadcastCalls, cluster: Cluster, restore: Restore, abandon: Callable[[Dialog], None]
+    ) -> None:
+        self._calls = calls
+        self._service = calls.service
+        self._cluster = cluster
+        self._restore = restore
+        self._abandon = abandon
+        self._one_at_a_time = asyncio.Lock()
+
+    async def holder(self, channel: str) -> Address | None:
+        """The server that holds the channel's broadcast, if that is another; None for us or nobody.
+
+        One of a dead server is ours when this returns.
+        """
+        if channel in self._service.open:
+            return None
+        claim = await self._service.ports.broadcasts.get(channel)
+        if claim is None or claim.as_id == self._service.as_id:
+            return None
+        if not self._cluster.alive(claim.as_id):
+            await self.take_over(claim.as_id)
+            return None
+        return self._cluster.address_of(claim.as_id)
+
+    async def take_over(self, as_id: str) -> None:
+        """Go on with all broadcasts of a server that is dead."""
+        async with self._one_at_a_time:
+            for claim in await self._service.ports.broadcasts.all():
+                if claim.as_id == as_id:
+                    await self._take(claim)
+
+    async def _take(self, claim: Broadcast) -> None:
+        service = self._service
+        mine = replace(claim, as_id=service.as_id, lease_until=time.time() + LEASE)
+        if not await service.ports.broadcasts.take_over(mine, claim.as_id):
+            return  # another server was quicker
+        group = hold(service, mine)
+        for stored in await service.ports.dialogs.adopt(claim.channel, claim.as_id, service.as_id):
+            dialog = self._restore(stored)
+            if dialog.app.get("epoch") == str(group.epoch):
+                dialog.handler = self._calls.handler(group, dialog)
+            else:
+                service.spawn(dialog.bye(ENDED))
+        log.warning("broadcast.inherited", channel=claim.channel, epoch=claim.epoch, from_as=claim.as_id)
+        if service.recorder is not None:
+            await service.recorder.inherited(group, claim.as_id)
+        go_on(service, claim, group)
+        if not group.over():
+            await self._calls.activate_overlay(group.channel)
+            link = service.link.home((group.channel, group.epoch))
+            if link is not None and link.up:
+                service.spawn(reconcile(service, link))
+
+    async def give_up_lost(self) -> None:
+        """We counted as dead: whatever another server holds now is forgotten here, and nobody is told."""
+        standing = {(claim.channel, claim.epoch): claim.as_id for claim in await self._service.ports.broadcasts.all()}
+        for group in list(self._service.open.values()):
+            if group.epoch and standing.get((group.channel, group.epoch)) != self._service.as_id:
+                self._give_up(group)
+
+    def _give_up(self, group: LiveGroup) -> None:
+        log.error("broadcast.lost_to_another_server", channel=group.channel, epoch=group.epoch)
+        group.state = "closing"
+        self._service.open.pop(group.channel, None)
+        for waiting in (group.grace, group.deadline):
+            if waiting is not None:
+                waiting.cancel()
+        if self._service.recorder is not None:
+            self._service.recorder.abandoned(group)
+        for call in list(group.pending):
+            call.reject(503)
+        for dialog in (group.source, *(viewer.dialog for viewer in group.viewers.values())):
+            if dialog is not None:
+                self._abandon(dialog)
+        group.viewers.clear()
