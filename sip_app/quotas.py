@@ -6,14 +6,19 @@ An account that is not of our domains (a gateway behind a trusted peer) has no q
 import re
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
+from protocols.sip.events import ServerTransaction
 from provisioning.config import Config
 from sip_app.admission import RateLimit
 from sip_app.calls import Rejected
 from sip_app.guard import MAX_TRACKED, Guard
 from sip_app.metrics import limited
+
+if TYPE_CHECKING:
+    from sip_app.endpoint import SipEndpoint
 
 HOUR = 3600.0
 MINUTE = 60.0
@@ -50,6 +55,20 @@ class Quotas:
         if not rate.allows(aor, self._clock()):
             limited(limit)
             raise Rejected(503, "Too Many Requests Of This Account", (("Retry-After", "10"),))
+
+    def call(self, endpoint: "SipEndpoint", tx: ServerTransaction, aor: str) -> None:
+        """A call of an account arrives, and counts until it is refused or ends. Raises `Rejected` 486, or 503."""
+        if len(endpoint.dialogs) + len(endpoint.early) >= self._config.max_dialogs:
+            limited("security.max_dialogs")
+            raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
+        call_id = tx.request.call_id
+        self.begin(aor, call_id)
+
+        def ended() -> None:
+            if not tx.last.startswith(b"SIP/2.0 2"):
+                self.end(call_id)
+
+        endpoint.at_end(tx, ended)
 
     def begin(self, aor: str, call_id: str) -> None:
         """A call of an account begins. Raises `Rejected` 486 when it has too many."""
