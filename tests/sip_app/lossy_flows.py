@@ -32,6 +32,9 @@ async def over(world: LossyWorld) -> None:
     await world.calm()
     if world.unheard:
         await world.calm(2.5 * SESSION)  # somebody's BYE never arrived: the session timers end the call
+    weather = world.network.weather
+    if weather.loss < 0.2 and not weather.blackout[1] and not any(phone.dead for phone in world.phones):
+        assert not any(phone.unacknowledged for phone in world.phones)
     assert not world.lonely()
     assert not (left := world.leftovers()), left
 
@@ -59,7 +62,7 @@ async def answered(call: Dialling) -> Leg | None:
     return outcome
 
 
-async def given_up(call: Dialling) -> None:
+async def given_up(world: LossyWorld, call: Dialling) -> None:
     """CANCEL; and BYE if the call was answered before."""
     call.cancel()
     outcome = await call.final
@@ -67,6 +70,8 @@ async def given_up(call: Dialling) -> None:
         await outcome.bye()
     else:
         assert outcome.status in (407, 408, 480, 487, 504), outcome
+        await asyncio.sleep(1)
+        assert not any(call_id == call.tx.request.call_id for call_id, *_ in world.dialogs_here())
 
 
 async def watching(world: LossyWorld, number: str) -> tuple[Phone, Leg | None]:
@@ -145,7 +150,7 @@ async def giving_up_while_going_live(world: LossyWorld) -> None:
     """CANCEL before, after and with the 200, whichever the seed says."""
     call = await _joining(world)
     await soon(world, world.random.choice((0.1, 1, 4)))
-    await given_up(call)
+    await given_up(world, call)
 
 
 @flow
@@ -154,7 +159,7 @@ async def giving_up_while_watching(world: LossyWorld) -> None:
     viewer = await world.phone("1002")
     call = await viewer.dial("1001")
     await soon(world, world.random.choice((0.1, 1)))
-    await given_up(call)
+    await given_up(world, call)
     await agreed(world)
     if source is not None:
         await source.bye()
@@ -284,7 +289,7 @@ async def an_ordinary_call_given_up(world: LossyWorld) -> None:
     callee.on_invite = ring
     call = await caller.dial("1003", headers=[("Session-Expires", f"{SESSION};refresher=uac")])
     await soon(world, world.random.choice((0.1, 1, 3)))
-    await given_up(call)
+    await given_up(world, call)
     await agreed(world)
 
 
@@ -492,7 +497,7 @@ async def a_call_is_diverted(world: LossyWorld) -> None:
     call = await caller.dial("1003", headers=[("Session-Expires", f"{SESSION};refresher=uac")])
     if world.random.random() < 0.3:
         await soon(world, 7)
-        await given_up(call)
+        await given_up(world, call)
     else:
         leg = await answered(call)
         await agreed(world)
@@ -511,7 +516,7 @@ async def the_broadcast_is_reached_by_a_phones_own_deflection(world: LossyWorld)
     call = await viewer.dial("1003")
     if world.random.random() < 0.3:
         await soon(world, 1)
-        await given_up(call)
+        await given_up(world, call)
     else:
         leg = await answered(call)
         if leg is not None:

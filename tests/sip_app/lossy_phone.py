@@ -228,6 +228,7 @@ class Ringing:
                     self.leg.acks.append(request)
                 case AckTimeout() if self.leg is not None:
                     self.settled = True
+                    self.phone.unacknowledged += 1
                     self.phone.spawn(self.leg.bye())
                 case ProvisionalTimeout():
                     self.refuse(504)
@@ -325,6 +326,9 @@ class Phone:
         self.min_se = 90
         self.dead = False
         self.unheard = 0
+        """Requests of this phone nobody answered."""
+        self.unacknowledged = 0
+        """Calls it answered, without ever getting an ACK."""
         self._supported = "100rel, timer" if timer else "100rel"
         self._users: dict[ClientTransaction, Callable[[Response], None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()

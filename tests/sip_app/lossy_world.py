@@ -188,7 +188,9 @@ class Memory:
 
     async def clear_overlay(self, aor: str, epoch: int | None = None) -> None:
         await self.pause()
-        self.diversions_of[aor] = replace(self.diversions_of.get(aor, Diversions()), overlay=None)
+        known = self.diversions_of.get(aor, Diversions())
+        if known.overlay is not None and epoch in (None, known.overlay.epoch):
+            self.diversions_of[aor] = replace(known, overlay=None)
 
     async def save(self, dialog: StoredDialog) -> None:
         await self.pause()

@@ -15,7 +15,7 @@ from tests.sip_app import lossy_flows
 from tests.sip_app.lossy_flows import FLOWS
 from tests.sip_app.lossy_world import LossyWorld, run
 
-SEEDS = int(os.environ.get("DIALCAST_LOSSY_SEEDS", "120"))
+SEEDS = int(os.environ.get("DIALCAST_LOSSY_SEEDS", "70"))
 ONLY = os.environ.get("DIALCAST_LOSSY_SEED")
 
 
