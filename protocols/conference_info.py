@@ -6,7 +6,6 @@ with rising versions bring the others, those who change and those who leave.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
@@ -16,10 +15,10 @@ _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call of a user. `since` is in Unix seconds."""
+    """One call of a user. `since` is its beginning as RFC 3339 writes it, in UTC."""
 
     entity: str
-    since: float
+    since: str
     status: Literal["connected", "on-hold", "disconnected"] = "connected"
 
 
@@ -114,8 +113,7 @@ def _user(user: User) -> str:
     inner = f"<display-text>{escape(user.display_text)}</display-text>"
     inner += f"<roles><entry>{user.role}</entry></roles>"
     for endpoint in user.endpoints:
-        since = datetime.fromtimestamp(endpoint.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         inner += f"<endpoint entity={quoteattr(endpoint.entity)}><status>{endpoint.status}</status>"
         inner += "<joining-method>dialed-in</joining-method>"
-        inner += f"<joining-info><when>{since}</when></joining-info></endpoint>"
+        inner += f"<joining-info><when>{escape(endpoint.since)}</when></joining-info></endpoint>"
     return f'<user entity={quoteattr(user.entity)} state="full">{inner}</user>'

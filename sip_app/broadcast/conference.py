@@ -4,6 +4,7 @@ What a subscription shows is always the difference between the group as it is an
 be missed: not by a lost event, nor by a restart.
 """
 
+import time
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Literal
@@ -175,17 +176,24 @@ def _users(group: LiveGroup) -> dict[str, User]:
     number, _, domain = group.channel.partition("@")
     there = group.state == "live" and group.source is not None
     source = Endpoint(
-        f"sip:{group.channel};call={_call(group.leg_id)}", group.opened_at, "connected" if there else "disconnected"
+        f"sip:{group.channel};call={_call(group.leg_id)}",
+        _written(group.opened_at),
+        "connected" if there else "disconnected",
     )
     users = {f"sip:{group.channel}": User(f"sip:{group.channel}", number, "broadcaster", (source,))}
     for viewer in group.viewers.values():
         _, at, theirs = viewer.caller.partition("@")  # strangers are counted by their host, which is nobody's business
         entity = str(SipUri(theirs if at else domain, viewer.number))
-        call = Endpoint(f"{entity};call={_call(viewer.leg_id)}", viewer.since)
+        call = Endpoint(f"{entity};call={_call(viewer.leg_id)}", _written(viewer.since))
         known = users.get(entity)
         calls = (*known.endpoints, call) if known is not None else (call,)
         users[entity] = User(entity, _name(viewer.dialog) or viewer.number, "viewer", calls)
     return users
+
+
+def _written(at: float) -> str:
+    """Unix seconds as RFC 3339 writes them."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def _call(leg_id: str) -> str:

@@ -205,7 +205,7 @@ def test_past_the_limit_viewers_are_counted_and_not_named(tmp_path: Path) -> Non
 
 
 def test_what_a_viewer_calls_itself_cannot_break_the_document() -> None:
-    evil = User('sip:"<&@d', "<script>&\"'", "viewer", (Endpoint("sip:x@d;leg=<1>", 0.0),))
+    evil = User('sip:"<&@d', "<script>&\"'", "viewer", (Endpoint("sip:x@d;call=<1>", "1970-01-01T00:00:00Z"),))
     body = document(Conference("sip:1@d", "1 & live", 2, 10), 1, "full", {evil.entity: evil}, budget=3000).body
     user = etree.fromstring(body).find("c:users/c:user", NS)
     assert user.get("entity") == evil.entity
