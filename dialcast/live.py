@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from protocols.printable import printable
 from provisioning.config import OPERATOR_SOCKET
 
 TIMEOUT = 15.0
@@ -70,11 +71,13 @@ def list_live(
     numbers = [row["number"] for row in broadcasts]
     for row in broadcasts:
         minutes, seconds = divmod(int(row["seconds"]), 60)
-        watching = f"{len(row['viewers'])}  {' '.join(row['viewers'][:8])}"
+        watching = f"{len(row['viewers'])}  {printable(' '.join(row['viewers'][:8]))}"
         forwarded = f"to {row['service'].partition('@')[0]}" if row["forwarded"] else "no"
         name = row["channel"] if numbers.count(row["number"]) > 1 else row["number"]
-        table.add_row(name, row["state"], f"{minutes}:{seconds:02}", watching, " ".join(row["media"]), forwarded)
-    Console().print(table)
+        table.add_row(
+            printable(name), row["state"], f"{minutes}:{seconds:02}", watching, " ".join(row["media"]), forwarded
+        )
+    Console(markup=False, highlight=False).print(table)
 
 
 def reload(data_dir: DataDir = Path("dialcast-data")) -> None:
@@ -106,7 +109,7 @@ def blocks(
         table = Table("blocked", "why", "seconds left")
         for row in answer["blocks"]:
             table.add_row(row["who"], row["why"], str(round(row["seconds"])))
-        Console().print(table)
+        Console(markup=False, highlight=False).print(table)
 
 
 @live_app.command("stop")

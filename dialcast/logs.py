@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from protocols.printable import printable
 from provisioning.config import LogConfig
 
 _METHODS = ("debug", "info", "warning", "error", "critical", "exception", "log", "msg")
@@ -53,15 +54,9 @@ def _inert(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Ma
     """What is to be read by people, without a character that a terminal would obey; a traceback is indented."""
     for key, value in event.items():
         if key == "exception":
-            event[key] = "\n".join(f"  | {_escaped(line)}" for line in str(value).split("\n"))
+            event[key] = "\n".join(f"  | {printable(line)}" for line in str(value).split("\n"))
         elif isinstance(value, str):
-            event[key] = _escaped(value)
+            event[key] = printable(value)
         elif not (shown := repr(value)).isprintable():
-            event[key] = _escaped(shown)
+            event[key] = printable(shown)
     return event
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

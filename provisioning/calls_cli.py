@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from protocols.call_record import CallRecord
+from protocols.printable import printable
 from provisioning.commands import ConfigFile, DataDir, load, one_line_errors, with_store
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -81,7 +82,7 @@ def _cells(record: CallRecord) -> Iterator[str]:
     yield _size(record.octets_in)
     yield _size(record.octets_out)
     yield "" if record.lost is None else str(record.lost)
-    yield "running" if record.ended_at is None else record.reason
+    yield "running" if record.ended_at is None else printable(record.reason)
 
 
 def _at(seconds: float) -> str:
@@ -89,7 +90,7 @@ def _at(seconds: float) -> str:
 
 
 def _number(party: str) -> str:
-    return party.partition("@")[0]
+    return printable(party.partition("@")[0])
 
 
 def _span(seconds: float) -> str:

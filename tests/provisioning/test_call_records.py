@@ -130,6 +130,19 @@ def test_a_file_that_cannot_be_written_costs_no_call(tmp_path: Path, capsys: pyt
     assert "record.not_in_file" in said.out + said.err
 
 
+def test_a_party_with_a_name_of_escapes_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    """A trusted peer may say that anything called."""
+    evil = replace(VIEW, party="10\x1b[2J\n[red]@x", reason="\x9b31m", ended_at=NOW)
+
+    async def test(store: Store) -> None:
+        await store.call_records.write(evil)
+
+    in_store(tmp_path, test)
+    output = CliRunner().invoke(app, ["calls", "--data-dir", str(tmp_path), "--since", "2020-01-01"]).output
+    assert "10\\x1b[2J\\n[red]" in output and "\\x9b31m" in output
+    assert "\x1b" not in output and "\x9b" not in output
+
+
 def test_the_command_lists_them_for_people_and_for_programs(tmp_path: Path) -> None:
     async def test(store: Store) -> None:
         await store.call_records.write(replace(BROADCAST))

@@ -1,0 +1,8 @@
+"""Words of strangers as an operator's terminal or log may show them."""
+
+
+def printable(text: str) -> str:
+    """The text in one line, with an escape (`\\n`, `\\x1b`) for whatever moves, colours, hides or turns what is read."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
