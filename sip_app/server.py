@@ -25,7 +25,7 @@ from provisioning.config import Config
 from sip_app.admission import Admission, Admitted
 from sip_app.between import Between
 from sip_app.call_path import CallPath
-from sip_app.calls import BroadcastService, Caller, IncomingCall, Rejected
+from sip_app.calls import BroadcastService, Caller, CallGone, IncomingCall, Rejected
 from sip_app.capabilities import CAPABILITIES, METHODS, check_accepted, check_required, not_allowed
 from sip_app.cluster import Cluster, Survivor
 from sip_app.codes import ServiceCodes
@@ -365,8 +365,11 @@ class ApplicationServer:
         if isinstance(target, ServiceCode):
             await self.codes.serve(call, target.text)
             return
-        for shown in diverted.tell if diverted is not None else ():
-            await call.progress(181, headers=history_lines(shown, trusted=self._proxy.trusts(tx.flow)))
+        try:
+            for shown in diverted.tell if diverted is not None else ():
+                await call.progress(181, headers=history_lines(shown, trusted=self._proxy.trusts(tx.flow)))
+        except CallGone:
+            return
         if self._service is None:
             raise Rejected(503, "No Broadcast Service")
         if channel is None:
