@@ -27,6 +27,8 @@ from sip_app.calls import Caller, Dialog, Rejected
 from sip_app.subscriptions import Notifier
 
 ALIVE = ("live", "lost")
+NOBODY = "anonymous.invalid"
+"""The host of whoever has no address (RFC 3323)."""
 
 
 class ConferencePackage:
@@ -173,21 +175,22 @@ def _watches(group: LiveGroup, caller: str) -> bool:
 
 
 def _users(group: LiveGroup) -> dict[str, User]:
-    number, _, domain = group.channel.partition("@")
     there = group.state == "live" and group.source is not None
     source = Endpoint(
         f"sip:{group.channel};call={_call(group.leg_id)}",
         _written(group.opened_at),
         "connected" if there else "disconnected",
     )
-    users = {f"sip:{group.channel}": User(f"sip:{group.channel}", number, "broadcaster", (source,))}
+    users = {f"sip:{group.channel}": User(f"sip:{group.channel}", group.number, "broadcaster", (source,))}
     for viewer in group.viewers.values():
-        _, at, theirs = viewer.caller.partition("@")  # strangers are counted by their host, which is nobody's business
-        entity = str(SipUri(theirs if at else domain, viewer.number))
+        _, at, theirs = viewer.caller.partition("@")
+        # Strangers are counted by their host, which is nobody's business: each call of theirs is somebody else here.
+        named = SipUri(theirs, viewer.number) if at else SipUri(NOBODY, f"guest-{_call(viewer.leg_id)}")
+        entity = str(named)
         call = Endpoint(f"{entity};call={_call(viewer.leg_id)}", _written(viewer.since))
         known = users.get(entity)
         calls = (*known.endpoints, call) if known is not None else (call,)
-        users[entity] = User(entity, _name(viewer.dialog) or viewer.number, "viewer", calls)
+        users[entity] = User(entity, _name(viewer.dialog, viewer.number) if at else "Guest", "viewer", calls)
     return users
 
 
@@ -201,9 +204,9 @@ def _call(leg_id: str) -> str:
     return sha256(leg_id.encode()).hexdigest()[:8]
 
 
-def _name(dialog: Dialog) -> str:
-    """How a viewer's phone names its user; anybody may write anything there."""
+def _name(dialog: Dialog, number: str) -> str:
+    """How a viewer's phone names its user (anybody may write anything there), else its number."""
     try:
-        return readable(NameAddr.parse(dialog.state.remote_uri).display)
+        return readable(NameAddr.parse(dialog.state.remote_uri).display) or number
     except SipParseError:
-        return ""
+        return number

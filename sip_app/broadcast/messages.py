@@ -19,6 +19,7 @@ from provisioning.config import Config
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.calls import Caller, Dialog, Rejected
 from sip_app.endpoint import SipEndpoint
+from sip_app.identity import ANONYMOUS
 from sip_app.metrics import TEXTS, limited
 from sip_app.pace import Allowance, Pace
 
@@ -105,7 +106,8 @@ class Messages:
         return text.encode()
 
     async def _to_phones(self, group: LiveGroup, viewer: Viewer, text: bytes) -> None:
-        sender = viewer.dialog.state.remote_uri
+        # Whoever proved who it is was checked against its From; nobody may ask in another's name.
+        sender = viewer.dialog.state.remote_uri if "@" in viewer.caller else f"<sip:{ANONYMOUS}>"
         bindings = await self._phones.bindings(group.channel)
         for binding in bindings:
             await self._pace.turn()

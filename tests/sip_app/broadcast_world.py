@@ -110,6 +110,7 @@ class MediaPhone(Phone):
         self.dead = False
         self.answers: dict[str, int] = {}
         """Statuses it answers requests of a method with, where not 200."""
+        self.answer_headers: list[tuple[str, str]] = []
         self._unanswered: list[ServerTransaction] = []
         self._on_heard = on_heard
 
@@ -145,7 +146,8 @@ class MediaPhone(Phone):
             if self.dead:
                 self._unanswered.append(tx)
             else:
-                self.respond(tx, self.answers.get(request.method, 486 if request.method == "INVITE" else 200))
+                status = self.answers.get(request.method, 486 if request.method == "INVITE" else 200)
+                self.respond(tx, status, headers=self.answer_headers)
 
     def leave(self) -> None:
         """From now on agree to everything, also to what was asked while it was dead."""

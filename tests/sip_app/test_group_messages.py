@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from broadcast_world import BROADCASTER, MediaPhone, broadcasting, until
 from ua import DOMAIN, Call
+from watching import Watch, ask
 
 from protocols.sip.message import Request, Response
 from protocols.text_message import TextError, charset, clean
@@ -155,6 +156,28 @@ def test_a_broadcaster_without_registration_gets_questions_in_its_call(tmp_path:
             await say_in(call, "still there?")
             await until(lambda: bool(texts(broadcaster)))
             assert texts(broadcaster)[0].to.tag, "in the dialog"
+
+    asyncio.run(scenario())
+
+
+def test_a_stranger_asks_as_nobody_whatever_name_it_claims(tmp_path: Path) -> None:
+    """Its From was never checked: the broadcaster must not take it for 1005."""
+
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, config={"services": [{"number": "8888", "viewers": "everyone"}]}) as world:
+            broadcaster, _ = await world.broadcaster()
+            guest = MediaPhone(world.address, "1005", on_heard=lambda *_: None)
+            await guest.open()
+            world.phones.append(guest)
+            call = Call(guest, guest.start(guest.build("INVITE", f"sip:{BROADCASTER}@{DOMAIN}", body=guest.offer())))
+            call.responses = guest.waiting[call.tx]
+            await call.answered()
+            assert (await say_in(call, "it is me, 1005")).status == 202
+            await until(lambda: bool(texts(broadcaster)))
+            assert str(texts(broadcaster)[0].from_.uri) == "sip:anonymous@anonymous.invalid"
+            request, response = await ask(broadcaster, BROADCASTER, "conference")
+            roster = (await Watch(broadcaster, "conference", request, response).told()).body.decode()
+            assert "<user-count>2</user-count>" in roster and "1005" not in roster and ">Guest<" in roster
 
     asyncio.run(scenario())
 

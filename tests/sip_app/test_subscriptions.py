@@ -137,6 +137,21 @@ def test_a_watcher_that_refuses_to_be_told_is_told_no_more(tmp_path: Path, statu
     asyncio.run(scenario())
 
 
+def test_a_watcher_that_asks_for_patience_is_told_later(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, config=QUICKLY) as world:
+            phone = await world.phone("1002")
+            phone.answers["NOTIFY"], phone.answer_headers = 503, [("Retry-After", "1")]
+            watcher = await watch(phone, BROADCASTER, "presence")
+            await watcher.told()
+            phone.answers.clear()
+            await watcher.told(2)
+            assert watcher.times[1] - watcher.times[0] > 0.9
+            assert (await watcher.again(600)).status == 200
+
+    asyncio.run(scenario())
+
+
 def test_a_watcher_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path, config=QUICKLY) as world:
