@@ -45,7 +45,7 @@ from sip_app.calls import IncomingCall
 from sip_app.dialogs import Dialog, Rejected, new_tag
 from sip_app.endpoint_users import ClientUser, Pipeline, Waiter
 from sip_app.events import Trace
-from sip_app.metrics import count_answer, count_received, count_request
+from sip_app.metrics import count_answer, count_received, count_request, limited
 from sip_app.ports import Dialogs
 from sip_app.transport import Limits, Transports
 
@@ -309,7 +309,10 @@ class SipEndpoint:
                 return
             if self._admission.refuses(message, flow):
                 return
+        turned_away = self._layer.turned_away
         self._layer.receive(message, flow, now)
+        if self._layer.turned_away != turned_away:
+            limited("sip.max_transactions")
         self.pump()
 
     def _refuse_too_large(self, data: bytes, flow: Flow) -> None:
@@ -317,6 +320,7 @@ class SipEndpoint:
         sip = self._sip
         start = oversized(data, sip.max_message_bytes, sip.max_header_bytes, sip.max_headers)
         if start is not None:
+            limited("sip.max_message_bytes" if len(data) > sip.max_message_bytes else "sip.max_headers")
             self._refuse(start, flow, BadRequest(513, REASONS[513]))
 
     def _refuse(self, request: Request, flow: Flow, error: BadRequest) -> None:

@@ -20,6 +20,7 @@ from protocols.sip.uri import SipUri, parse_uri, uri_equal
 from provisioning.config import Config, SipConfig
 from sip_app.admission import Admitted
 from sip_app.calls import Rejected
+from sip_app.metrics import limited
 from sip_app.ports import Location
 
 MAX_CONTACT_LENGTH = 1_024
@@ -106,14 +107,14 @@ class Registrar:
             drop = [key for key, binding in current.items() if _newer(request, binding)]
         else:
             if len(request.contacts) > self._config.max_bindings:
-                raise Rejected(403, "Too Many Contacts")
+                raise _too_many()
             path = self._path(admitted)
             for contact in request.contacts:
                 self._apply(admitted, aor, contact, path, current, put, drop, now)
         if put or drop:
             kept = (current.keys() - set(drop)) | {binding.key for binding in put}
             if len(kept) > self._config.max_bindings:
-                raise Rejected(403, "Too Many Contacts")
+                raise _too_many()
             await self._location.replace(aor, put, drop)
             for changed in self.observers:
                 changed(aor)
@@ -217,6 +218,11 @@ class Registrar:
         if 0 < wished < config.min_expires:
             raise Rejected(423, headers=(("Min-Expires", str(config.min_expires)),))
         return min(wished, config.max_expires)
+
+
+def _too_many() -> Rejected:
+    limited("sip.max_bindings")
+    return Rejected(403, "Too Many Contacts")
 
 
 def _newer(request: Request, binding: Binding) -> bool:

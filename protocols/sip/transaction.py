@@ -85,6 +85,8 @@ class TransactionLayer:
         """Responses and ACKs that matched nothing or could not be read."""
         self._timers = timers or Timers()
         self._limit = max_transactions
+        self.turned_away = 0
+        """Requests answered 503 because there were too many transactions."""
         self._sent_by = sent_by
         self._servers: dict[tuple[str, ...], ServerTransaction] = {}
         self._clients: dict[tuple[str, ...], ClientTransaction] = {}
@@ -137,6 +139,7 @@ class TransactionLayer:
             return
         request = stamped(request, flow)
         if len(self) >= self._limit and not self._make_room():
+            self.turned_away += 1
             busy = make_response(request, 503, to_tag=secrets.token_hex(4), headers=(("Retry-After", "5"),))
             self._out.append((busy.serialise(), response_flow(request, flow)))
             return

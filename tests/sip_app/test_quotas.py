@@ -80,6 +80,29 @@ def test_no_more_dialogs_than_the_server_is_to_hold(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_limits_of_messages_transactions_and_contacts_count_under_their_names(tmp_path: Path) -> None:
+    def count(limit: str) -> float:
+        return REGISTRY.get_sample_value("dialcast_sip_limited_total", {"limit": f"sip.{limit}"}) or 0.0
+
+    async def scenario() -> None:
+        names = ("max_message_bytes", "max_headers", "max_transactions", "max_bindings")
+        before = {name: count(name) for name in names}
+        limits = {"max_message_bytes": 2000, "max_headers": 20, "max_bindings": 1, "max_transactions": 2}
+        async with running(tmp_path, **limits) as world:
+            ann, bob = await world.phone("1001"), await world.phone("1002", register=False)
+            assert (await ann.register(contact="<sip:1001@127.0.0.1:9>, <sip:1001@127.0.0.1:10>")).status == 403
+            large = bob.build("OPTIONS", f"sip:{DOMAIN}", headers=(("Subject", "x" * 2000),))
+            assert (await bob.ask(large)).status == 513
+            many = bob.build("OPTIONS", f"sip:{DOMAIN}", headers=[("X", "y")] * 30)
+            assert (await bob.ask(many)).status == 513
+            for _ in range(3):
+                bob.start(bob.build("INVITE", f"sip:1001@{DOMAIN}"))
+            await asyncio.sleep(0.2)
+        assert [name for name in names if count(name) <= before[name]] == []
+
+    asyncio.run(scenario())
+
+
 class Clock:
     now = 0.0
 
