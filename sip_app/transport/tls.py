@@ -63,6 +63,7 @@ class TlsSettings:
                     store.add_cert(authority)
             must = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if config.client_certificates == "required" else 0
             context.set_verify(SSL.VERIFY_PEER | must)
+        context.set_alpn_select_callback(_agree)
         context.set_session_id(b"dialcast")
         return options
 
@@ -73,6 +74,11 @@ class TlsSettings:
         else:
             trust = ssl.trustRootFromCertificates([ssl.Certificate(known) for known in self._authorities])
         return ClientCreator(name, ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2))
+
+
+def _agree(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    """What a client that offers protocols by name (RFC 7301) gets; without an answer OpenSSL refuses browsers."""
+    return next((name for name in (b"http/1.1", b"sip/2") if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
 class ClientCreator:

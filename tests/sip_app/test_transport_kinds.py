@@ -106,6 +106,22 @@ def test_old_tls_is_refused(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("offered", "agreed"), [("http/1.1", "http/1.1"), ("sip/2", "sip/2"), ("h2", None)])
+def test_a_client_that_names_its_protocol_is_let_in(tmp_path: Path, offered: str, agreed: str | None) -> None:
+    """Browsers do."""
+
+    async def scenario() -> None:
+        async with every_transport(tmp_path) as world:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.set_alpn_protocols([offered])
+            _, writer = await asyncio.open_connection(*world.server.endpoint.transports.bound["wss"], ssl=context)
+            assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == agreed
+            writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_client_must_show_a_certificate_where_that_is_demanded(tmp_path: Path) -> None:
     authority = trial_certificate(tmp_path / "client.pem", ("client.example",))
 

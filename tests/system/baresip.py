@@ -93,6 +93,7 @@ class Baresip:
         auto_answer: bool = False,
         transport: str = "udp",
         loopback_in_sdp: bool = True,
+        ca: Path | None = None,
         buddies: Sequence[str] = (),
     ) -> None:
         """Writes the settings; `registrar` is HOST:PORT, None for a phone that is called by its address.
@@ -131,6 +132,8 @@ class Baresip:
             config += "module_app contact.so\nmodule_app presence.so\n"
             lines = [f"<{uri}>;presence=p2p\n" for uri in buddies]
             (folder / "contacts").write_text("".join(lines))
+        if ca is not None:
+            config += f"sip_cafile {ca}\nsip_verify_server yes\n"
         (folder / "config").write_text(config)
         account = f"<sip:{number}@{registrar or f'127.0.0.1:{self.sip_port}'};transport={transport}>"
         if password:

@@ -5,6 +5,8 @@ missing=""
 command -v sipp >/dev/null 2>&1 || missing="$missing sip-tester"
 command -v baresip >/dev/null 2>&1 || missing="$missing baresip"
 [ -e /usr/lib/baresip/modules/avcodec.so ] || missing="$missing baresip-ffmpeg"
+command -v linphonec >/dev/null 2>&1 || missing="$missing linphone-cli"
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing Debian packages:$missing ..."
