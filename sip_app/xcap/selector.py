@@ -23,7 +23,7 @@ _STEP = re.compile(
 )
 _ATTRIBUTE = re.compile(rf"@(?:({_NAME}):)?({_NAME})")
 _NAMESPACES = "namespace::*"
-_SLASH = re.compile(r"""((?:[^/"']|"[^"]*"|'[^']*')+)(?:/|$)""")
+_SLASH = re.compile(r"""((?:[^/"']|"[^"]*"|'[^']*')++)(?:/|$)""")
 _BINDING = re.compile(rf"xmlns\(({_NAME})=([^()]*)\)")
 
 

@@ -21,7 +21,7 @@ from protocols.net import Address
 from protocols.records import DiversionRule, DiversionRules
 from protocols.sip.digest import NonceSource, challenge, credentials_algorithm, verify
 from protocols.sip.errors import SipParseError
-from protocols.sip.headers import AuthParams, unquote_string
+from protocols.sip.headers import AuthParams, split_list, unquote_string
 from protocols.sip.uri import parse_uri
 from provisioning.config import Config
 from sip_app.admission import Admission, RateLimit
@@ -153,9 +153,10 @@ class XcapServer:
         """The address of record of whoever asks; only that of `owner` can be proven here. Raises XcapError 401."""
         if self._admission.trusted(asked.client) and (asserted := asked.headers.get(_ASSERTED)):
             try:
-                return self._plan.aor(parse_uri(unquote_string(asserted.strip()))) or ""
+                names = [self._plan.aor(parse_uri(unquote_string(name))) for name in split_list(asserted)]
             except SipParseError:
-                return ""
+                names = []
+            return owner if owner in names else ""
         realm = self._plan.realm(domain_of(owner))
         try:
             given = AuthParams.parse(asked.headers.get("authorization", ""))

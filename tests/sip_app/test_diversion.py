@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ua import DOMAIN, OFFER, World, running
 
 from protocols.records import DiversionRule, DiversionRules, Overlay
@@ -112,5 +113,32 @@ def test_five_forwardings_are_followed_and_the_sixth_is_not(tmp_path: Path) -> N
             await forward(world, "1007", "1008")
             refused = await (await ann.dial("1002")).final()
             assert (refused.status, refused.reason) == (480, "Too Many Diversions")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("came", "status"),
+    [
+        ([("2001", ""), ("2002", "302"), ("1002", "486")], 486),
+        ([("1003", ""), ("1002", "302")], 482),
+        ([("2000", ""), *((f"200{n}", "302") for n in range(1, 5)), ("1002", "408")], 480),
+    ],
+)
+def test_diversions_made_elsewhere_count(tmp_path: Path, came: list[tuple[str, str]], status: int) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, trusted_peers=("127.0.0.1",)) as world:
+            peer, carol = await world.phone("1001"), await world.phone("1003")
+            await forward(world, "1002", "1003")
+            history = [
+                ("History-Info", f"<sip:{number}@{DOMAIN}{cause and f';cause={cause}'}>;index=1{'.1' * depth}")
+                for depth, (number, cause) in enumerate(came)
+            ]
+            call = await peer.dial("1002", headers=history)
+            if status == 486:
+                tx, invite = await carol.asked("INVITE")
+                assert [entry.index for entry in invite.history] == ["1", "1.1", "1.1.1", "1.1.1.1", "1.1.1.1.1"]
+                carol.respond(tx, 486)
+            assert (await call.final()).status == status
 
     asyncio.run(scenario())

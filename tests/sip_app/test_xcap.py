@@ -466,7 +466,8 @@ def test_it_speaks_tls_with_a_certificate(tmp_path: Path) -> None:
 def test_a_trusted_peer_names_its_user(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         bob = world.bob
-        named = {"X-3GPP-Asserted-Identity": f'"sip:1002@{DOMAIN}"', "Content-Type": DOCUMENT}
+        asserted = f'"tel:+861002", "sip:1002@{DOMAIN}"'
+        named = {"X-3GPP-Asserted-Identity": asserted, "Content-Type": DOCUMENT}
         assert (await bob.send("PUT", bob.path(), named, RULES))[0] == 201
         assert (await bob.send("GET", bob.path(user="1003"), named))[0] == 403
         assert (await bob.send("GET", bob.path(), {}))[0] == 401
