@@ -65,7 +65,7 @@ class DialogHandler(Protocol):
         ...
 
     async def on_answer(self, answer: bytes) -> None:
-        """The SDP answer to an offer of ours, which the ACK or a 2xx to our re-INVITE brought; raises `Rejected`."""
+        """The SDP answer to an offer of ours, which the ACK brought; raises `Rejected`."""
         ...
 
     async def on_info(self, request: Request) -> None:

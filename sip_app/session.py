@@ -213,7 +213,9 @@ class CallSession:
             if dialog.handler is not None and not dialog.ended.is_set():
                 await dialog.handler.on_answer(answer)
             self._must_answer = False
-        except (Rejected, SipParseError):
+        except (Rejected, SipParseError) as error:
+            if isinstance(error, Rejected) and error.status == 503 and not self._must_answer:
+                return  # the relay is away: media goes on as it was
             dialog.end_by_server("no-answer", 'SIP;cause=488;text="No usable answer in the ACK"')
         finally:
             self._theirs = False

@@ -30,17 +30,15 @@ from protocols.control import (
 from protocols.net import Address, Flow
 from protocols.records import Binding, Channel, DiversionRules, Diversions, Overlay, StoredDialog, Subscriber
 from protocols.sip.dialog import DialogId
-from protocols.sip.transaction import Timers
 from provisioning.config import Config
 from sip_app.broadcast.group import Broadcasting
+from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.server import ApplicationServer
 from sip_app.transport import Limits, Listener, Transports
+from tests.sip_app.lossy_calls import DOMAIN, SERVER, TIMERS
 from tests.sip_app.lossy_phone import Phone
 
-DOMAIN = "dialcast.internal"
-SERVER = Address("127.0.0.1", 5060)
-TIMERS = Timers(c=180)
 CALM = 75.0
 """Seconds after which no transaction of before is alive (64*T1 twice, and a bit)."""
 
@@ -255,6 +253,8 @@ class MemoryRelay:
         self.links = ()
         self.legs: dict[tuple[str, int], dict[str, LegSpec]] = {}
         self.slow = 0.0
+        """Seconds each command takes."""
+        self.away = False
         self._random = random
 
     def relay_of(self, group: object) -> str:
@@ -263,6 +263,8 @@ class MemoryRelay:
 
     async def call(self, command: Any, expected: type, *, near: object = None) -> Any:
         await asyncio.sleep(self.slow or self._random.choice((0, 0.01, 0.1)))
+        if self.away:
+            raise RelayUnavailable
         group = (command.group_id, command.epoch)
         match command:
             case OpenGroup(leg=spec) | ReplaceSource(leg=spec):

@@ -8,8 +8,9 @@ import pytest
 
 from protocols.net import Address
 from protocols.sip.message import Request, Response, parse_message
-from tests.sip_app.lossy_phone import Dialling, Leg, Phone, Ringing, sdp
-from tests.sip_app.lossy_world import DOMAIN, SERVER, LossyWorld, Weather, run
+from tests.sip_app.lossy_calls import DOMAIN, SERVER, Dialling, Leg, Ringing, sdp
+from tests.sip_app.lossy_phone import Phone
+from tests.sip_app.lossy_world import LossyWorld, Weather, run
 
 NO_UPDATE = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, INFO"
 
@@ -237,6 +238,17 @@ def test_the_answer_in_the_ack_is_what_the_relay_gets() -> None:
         await asyncio.sleep(1)
         ((spec,),) = (tuple(group.values()) for group in world.relay.legs.values())
         assert {medium.rtp.host for medium in spec.media} == {moved.host}
+
+    played(scenario)
+
+
+def test_an_answer_that_comes_while_the_relay_is_away_does_not_end_the_call() -> None:
+    async def scenario(world: LossyWorld) -> None:
+        leg = await live(world)
+        world.relay.away = True
+        assert (await leg.ask("INVITE", answer=sdp(leg.phone.address))).status == 200
+        await asyncio.sleep(3)
+        assert not leg.ended.is_set() and not world.lonely()
 
     played(scenario)
 
