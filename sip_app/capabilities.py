@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from protocols.sip.body import SDP, session_body
 from protocols.sip.errors import BadRequest
-from protocols.sip.message import Request
+from protocols.sip.message import Request, Response, make_response
 
 HeaderList = Sequence[tuple[str, str]]
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
@@ -34,6 +34,13 @@ class Rejected(Exception):
         self.headers = headers
         self.body = body
         self.content_type = content_type
+
+    def answer(self, request: Request, to_tag: str) -> Response:
+        """The refusal as the response to this request."""
+        kind, body = self.content_type, self.body
+        return make_response(
+            request, self.status, self.reason, to_tag=to_tag, headers=self.headers, body=body, content_type=kind
+        )
 
 
 def not_allowed(method: str) -> Rejected:

@@ -207,12 +207,7 @@ class SipEndpoint:
         if call is not None:
             call.reject(refusal.status, refusal.reason, refusal.headers)
             return
-        status, reason, body, kind = refusal.status, refusal.reason, refusal.body, refusal.content_type
-        headers = refusal.headers
-        response = make_response(
-            request, status, reason, to_tag=new_tag(), headers=headers, body=body, content_type=kind
-        )
-        self.respond(tx, response)
+        self.respond(tx, refusal.answer(request, new_tag()))
 
     def send(self, request: Request, flow: Flow, user: ClientUser) -> ClientTransaction:
         """Send a request at the next `pump`; `user` hears of its responses."""

@@ -238,7 +238,8 @@ class ApplicationServer:
                 raise Rejected(403, "Foreign Domain")
             check_required(request)
             self._check_merged(tx, request)
-            self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=CAPABILITIES))
+            able = (*CAPABILITIES, *self.notifier.allow_events)
+            self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=able))
             return
         caller = await self._identity.identify(replace(admitted, request=request))
         if caller.authenticated and self._plan.local(caller.aor):

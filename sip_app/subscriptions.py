@@ -181,9 +181,9 @@ class Notifier:
         self.pace = Pace(config.events.notify_rate)
 
     @property
-    def allow_events(self) -> tuple[str, str]:
-        """The Allow-Events header field."""
-        return "Allow-Events", ", ".join(sorted(self.packages))
+    def allow_events(self) -> tuple[tuple[str, str], ...]:
+        """The Allow-Events header field, where anything can be subscribed to."""
+        return (("Allow-Events", ", ".join(sorted(self.packages))),) if self.packages else ()
 
     def find(self, dialog_id: DialogId) -> Subscription | None:
         """The subscription whose dialog this is."""
@@ -207,7 +207,7 @@ class Notifier:
 
     def bad_event(self) -> Rejected:
         """The refusal of an event package nobody here has."""
-        return Rejected(489, headers=(self.allow_events,) if self.packages else ())
+        return Rejected(489, headers=self.allow_events)
 
     async def subscribe(
         self, tx: ServerTransaction, request: Request, caller: Caller, resource: str, event: Event, flow: Flow
@@ -253,7 +253,7 @@ class Notifier:
 
     def _accept(self, tx: ServerTransaction, request: Request, subscription: Subscription, seconds: int) -> None:
         state = subscription.state
-        headers = (("Expires", str(seconds)), ("Contact", state.local_target), self.allow_events)
+        headers = (("Expires", str(seconds)), ("Contact", state.local_target), *self.allow_events)
         self.endpoint.respond(tx, make_response(request, 200, to_tag=state.local_tag, headers=headers))
         subscription.last_for(seconds)
 
