@@ -55,6 +55,7 @@ def place_of(host: str) -> str:
 
     What is no address, as a Via may hold, stays as it is.
     """
+    host = host.removeprefix("::ffff:") if "." in host else host
     try:
         return str(ip_network(f"{host}/64", strict=False)) if ":" in host and "/" not in host else host
     except ValueError:
@@ -162,7 +163,7 @@ class Guard:
         place, now = place_of(host), self._clock()
         marks = self._marks.get(place)
         if marks is None or now - marks.since > self._config.failure_window:
-            address = ip_address(host)
+            address = ip_address(host.removeprefix("::ffff:") if "." in host else host)
             if any(address in network for network in self._spared):
                 return None
             self._marks.pop(place, None)

@@ -197,6 +197,7 @@ def test_blocks_and_failures_run_out_and_the_tables_stay_bounded() -> None:
 
 def test_a_household_of_ipv6_is_one_address_and_never_block_spares() -> None:
     assert place_of(":::") == ":::"
+    assert place_of("::ffff:192.0.2.1") == "192.0.2.1", "or all of IPv4 would be one household"
     assert place_of("2001:db8:1:2:3::4") == place_of("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
     guard = Guard(Config(security=SecurityConfig(failures_before_block=1, never_block=("192.0.2.0/24",))), Clock())
     guard.failed("192.0.2.7")
