@@ -59,7 +59,7 @@ class Registrar:
         self._clock = clock
         self._keep = keep
         self.observers: list[Callable[[str], None]] = []
-        """Called with the address of record whose phones came, went or stay longer or shorter; must not block or raise."""
+        """Called with the address of record whose phones came, went or stay longer or shorter; must not block."""
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def reconfigure(self, config: Config) -> None:
