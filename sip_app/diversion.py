@@ -19,7 +19,7 @@ from protocols.sip.uri import SipUri
 from provisioning.config import Config
 from sip_app.calls import Rejected
 from sip_app.history import made_private, wants_privacy, with_reason
-from sip_app.metrics import limited
+from sip_app.metrics import DIVERSIONS, limited
 from sip_app.numbers import NumberPlan
 from sip_app.ports import DiversionSettings
 
@@ -219,6 +219,7 @@ class DiversionStep:
             limited("diversion.max_diversions")
             raise Rejected(486 if kind == "busy" else 480, "Too Many Diversions")
         call = call.hop(target, kind, rule)
+        DIVERSIONS.labels(kind).inc()
         log.info("diversion.applied", diverted_by=call.diverted_by, target=target, kind=kind)
         return call
 

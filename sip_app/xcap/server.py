@@ -27,7 +27,7 @@ from provisioning.config import Config
 from sip_app.admission import Admission, RateLimit
 from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.guard import Guard, place_of
-from sip_app.metrics import limited
+from sip_app.metrics import XCAP, limited
 from sip_app.numbers import NumberPlan, domain_of, number_of
 from sip_app.ports import Ports
 from sip_app.xcap.document import render, to_bytes
@@ -112,12 +112,14 @@ class XcapServer:
     async def answer(self, asked: Asked) -> Answer:
         """One request, whatever it is."""
         try:
-            return await self._serve(asked)
+            answer = await self._serve(asked)
         except XcapError as error:
-            return Answer(error.status, error.headers, error.body)
+            answer = Answer(error.status, error.headers, error.body)
         except OSError as error:
             log.error("xcap.store_failed", error=str(error))
-            return Answer(503, (("Retry-After", "1"),))
+            answer = Answer(503, (("Retry-After", "1"),))
+        XCAP.labels(asked.method if asked.method in _METHODS else "other", answer.status).inc()
+        return answer
 
     async def _serve(self, asked: Asked) -> Answer:
         if not self._rate.allows(asked.client, time.monotonic()):
