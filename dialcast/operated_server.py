@@ -70,9 +70,11 @@ class OperatedServer:
         """Remove call records past their time, now and then, for as long as the process runs."""
         while True:
             if days := self._config.operations.call_retention_days:
-                with contextlib.suppress(OSError):
+                try:
                     if removed := await self._store.call_records.prune(time.time() - days * _DAY):
                         log.info("record.pruned", calls=removed)
+                except OSError as error:
+                    log.error("record.not_pruned", error=str(error))
             await asyncio.sleep(PRUNE_EVERY)
 
     async def _write_in_time(self) -> Finding:
