@@ -18,6 +18,8 @@ from sip_app.xcap.errors import Conflict, conflict
 from sip_app.xcap.selector import CP, SS
 
 DOCUMENT_TYPE = "application/vnd.etsi.simservs+xml"
+CAPABILITIES_TYPE = "application/xcap-caps+xml"
+_CAPS = "urn:ietf:params:xml:ns:xcap-caps"
 _SCHEMA = Path(__file__).parent / "schema" / "simservs.xsd"
 _PREFIXES: Any = {None: SS, "cp": CP}  # the stubs know no default namespace
 _CONDITIONS: tuple[Condition, ...] = ("busy", "no-answer", "not-registered", "not-reachable")
@@ -37,6 +39,20 @@ _OPTIONS = (
 @cache
 def _schema() -> etree.XMLSchema:
     return etree.XMLSchema(etree.parse(str(_SCHEMA)))
+
+
+def capabilities(*auids: str) -> bytes:
+    """The document every XCAP server has (RFC 4825 section 12): what it knows."""
+    root = etree.Element(f"{{{_CAPS}}}xcap-caps", nsmap={"c": _CAPS})
+    for group, name, values in (
+        ("auids", "auid", auids),
+        ("extensions", "extension", ()),
+        ("namespaces", "namespace", (_CAPS, SS, CP)),
+    ):
+        parent = etree.SubElement(root, f"{{{_CAPS}}}{group}")
+        for value in values:
+            etree.SubElement(parent, f"{{{_CAPS}}}{name}").text = value
+    return to_bytes(root, declaration=True)
 
 
 def parse_document(body: bytes, max_depth: int, problem: Conflict = "not-well-formed") -> etree._Element:

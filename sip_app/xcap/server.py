@@ -30,7 +30,7 @@ from sip_app.guard import Guard, place_of
 from sip_app.metrics import XCAP, limited
 from sip_app.numbers import NumberPlan, domain_of, number_of
 from sip_app.ports import Ports
-from sip_app.xcap.document import render, to_bytes
+from sip_app.xcap.document import CAPABILITIES_TYPE, capabilities, render, to_bytes
 from sip_app.xcap.editing import delete, found, put
 from sip_app.xcap.errors import XcapError, conflict
 from sip_app.xcap.http import Answer, Asked, Door, Lines
@@ -41,6 +41,7 @@ DOCUMENT = "simservs.xml"
 TRIES = 5
 """Times a change is worked out anew because somebody else's came first."""
 _METHODS = ("GET", "HEAD", "PUT", "DELETE")
+_CAPABILITIES = "/xcap-caps/global/index"
 _ASSERTED = "x-3gpp-asserted-identity"
 
 log = structlog.get_logger("sip_app.xcap")
@@ -132,6 +133,8 @@ class XcapServer:
             raise XcapError(asked.refused, headers=(("Connection", "close"),))
         if asked.method not in _METHODS:
             raise XcapError(405, headers=(("Allow", ", ".join(_METHODS)),))
+        if asked.path == _CAPABILITIES:
+            return _capable(asked)
         path = parse_path(asked.path, asked.query)
         if path.auid != AUID:
             raise XcapError(404)
@@ -230,6 +233,13 @@ class XcapServer:
                 raise conflict("constraint-failure", "A target that is not allowed")
             rules.append(replace(rule, target=target))
         return wanted if wanted.rules is None else replace(wanted, rules=tuple(rules))
+
+
+def _capable(asked: Asked) -> Answer:
+    """What this server knows, for everybody to read."""
+    if asked.method not in ("GET", "HEAD"):
+        raise XcapError(405, headers=(("Allow", "GET, HEAD"),))
+    return Answer(200, (("Content-Type", CAPABILITIES_TYPE),), capabilities("xcap-caps", AUID))
 
 
 def _exchange(known: DiversionRules | None, wanted: DiversionRules | None) -> Any:

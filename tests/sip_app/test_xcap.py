@@ -491,6 +491,16 @@ def test_other_methods_types_and_places_are_refused(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_it_says_what_it_knows(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        status, headers, body = await world.bob.send("GET", "/xcap-caps/global/index", {})
+        assert (status, headers["content-type"]) == (200, "application/xcap-caps+xml")
+        assert etree.fromstring(body).xpath("//*[local-name()='auid']/text()") == ["xcap-caps", "simservs.ngn.etsi.org"]
+        assert (await world.bob.send("DELETE", "/xcap-caps/global/index", {}))[0] == 405
+
+    run(tmp_path, scenario)
+
+
 def test_size_rate_and_number_are_bounded(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         bob = world.bob
