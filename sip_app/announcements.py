@@ -6,6 +6,7 @@ events in RTP (RFC 4733), told by the relay, or in INFO from phones that know on
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -43,6 +44,13 @@ PATIENCE = 12.0
 LONGEST_PROMPT = 6.0
 UNHEARD = 'Q.850;cause=27;text="No media from you"'
 
+_TOLD_VIEWERS: dict[tuple[int, str | None], Prompt] = {
+    (403, None): "private",
+    (480, None): "ended",
+    (486, "Broadcast Is Full"): "full",
+}
+"""By status, and by phrase where others have the same."""
+
 log = structlog.get_logger("sip_app.announcements")
 Replan = Callable[[bytes], Plan]
 
@@ -69,6 +77,8 @@ class Announcement:
         self._keys: asyncio.Queue[str] = asyncio.Queue(MAX_KEYS)
         self._plays: dict[int, asyncio.Future[None]] = {}
         self._count = 0
+        self.early = False
+        """True for a call that is spoken to before it is refused: it has no dialog."""
         self._events = False
         """True once a key came as telephone event: the same in INFO is no second one."""
 
@@ -79,7 +89,8 @@ class Announcement:
 
     async def play(self, *prompts: Prompt) -> None:
         """Speak; returns once it has been spoken, was stopped, or nobody can hear it. Raises `CallGone`."""
-        await self.dialog.acked.wait()
+        if not self.early:
+            await self.dialog.acked.wait()
         self._check()
         number = self._count = self._count + 1
         over = self._plays[number] = asyncio.get_running_loop().create_future()
@@ -171,11 +182,12 @@ class Announcement:
             case Digit(digit=key):
                 self._events = True
                 self._press(key)
-            case LegLost():
+            case LegLost() if not self.early:
                 self._service.spawn(self._ask_after())
             case GroupClosed():
                 self._silenced()
-                self._service.spawn(self.end(UNHEARD))
+                if not self.early:
+                    self._service.spawn(self.end(UNHEARD))
 
     async def _renegotiate(self, theirs: bytes) -> None:
         plan = self._replan(theirs)
@@ -207,7 +219,7 @@ class Announcement:
             log.debug("announcement.not_hushed", leg=self.leg_id, error=str(error))
 
     def _check(self) -> None:
-        if self.dialog.ended.is_set():
+        if not self.early and self.dialog.ended.is_set():
             raise CallGone
 
 
@@ -272,6 +284,38 @@ class Announcements:
             return True
         await spoken.end(reason)
         return True
+
+    async def refuse(self, call: IncomingCall, refusal: Rejected, prompt: Prompt | None = None) -> None:
+        """Refuse a call: with the reason spoken before in early media (RFC 3960), where that is wanted and possible.
+
+        Without a prompt it is the one for a viewer who is refused like this, if there is one.
+        """
+        prompt = prompt or _TOLD_VIEWERS.get(
+            (refusal.status, refusal.reason), _TOLD_VIEWERS.get((refusal.status, None))
+        )
+        if prompt is not None and self.service.config.announcements.refusals:
+            with suppress(CallGone, Rejected, RelayUnavailable, ControlError):
+                await self._speak_early(call, prompt)
+        call.reject(refusal.status, refusal.reason, refusal.headers)
+
+    async def _speak_early(self, call: IncomingCall, prompt: Prompt) -> None:
+        plan = plan_announcement(call.offer, self.service.config.media)
+        if plan.ours or not plan.hears:
+            return
+        made = Announcement(self, call, plan, partial(plan_announcement, config=self.service.config.media), 0)
+        made.early = True
+        self._open[made.group_id] = made
+        gone = asyncio.create_task(call.ended.wait())
+        try:
+            made.leg = await self.service.link.call(OpenAnnouncement(made.group_id, 0, made.spec), LegInfo)
+            await call.progress(183, body=made.describe(0), reliable=True)
+            speaking = asyncio.create_task(made.play(prompt))
+            await asyncio.wait({speaking, gone}, return_when=asyncio.FIRST_COMPLETED)
+            speaking.cancel()
+        finally:
+            gone.cancel()
+            self.forget(made)
+            await self.close(made)
 
     def relay_event(self, event: Event) -> bool:
         """True for a report about an announcement."""

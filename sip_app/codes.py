@@ -133,6 +133,14 @@ class ServiceCodes:
 
     async def serve(self, call: IncomingCall, dialled: str) -> None:
         """Do what a code asks and answer its call. Raises `Rejected`: 484 malformed, 403 forbidden, 404 no such."""
+        try:
+            await self._serve(call, dialled)
+        except Rejected as refusal:
+            if self.announcements is None:
+                raise
+            await self.announcements.refuse(call, refusal, "invalid")
+
+    async def _serve(self, call: IncomingCall, dialled: str) -> None:
         code = parse_code(dialled)
         if not call.caller.authenticated:
             raise Rejected(403, "Codes Need Authentication")

@@ -17,6 +17,9 @@ class AnnouncementsConfig(Section):
     codes: bool = True
     """Confirm dialled service codes by voice where the phone can hear it. Off, such calls end at once with
     the words in their Reason only."""
+    refusals: bool = False
+    """Say why before a code or a viewer is refused (private, full, over, no such code), as early media of a
+    call that is not answered. Off, phones show the refusal at once."""
     key_timeout: Seconds = 10
     """Seconds to wait for the next key before what was pressed so far counts."""
     pin_tries: Annotated[int, Field(ge=1, le=10)] = 3

@@ -17,7 +17,7 @@ from sip_app.broadcast.media import GroupFormat, Role, dump_formats
 from sip_app.broadcast.policy import Gate
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.relays import RelayPool
-from sip_app.calls import Dialog, IncomingCall
+from sip_app.calls import Dialog, IncomingCall, Rejected
 from sip_app.numbers import domain_of
 from sip_app.ports import Ports
 
@@ -174,6 +174,10 @@ class AnnouncementCalls(Protocol):
 
     def relay_event(self, event: Event) -> bool:
         """True for a report about one of them."""
+        ...
+
+    async def refuse(self, call: IncomingCall, refusal: Rejected) -> None:
+        """Refuse a call, with the reason spoken before where that is configured."""
         ...
 
     def holds(self, group_id: str) -> bool:

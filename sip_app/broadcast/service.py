@@ -94,13 +94,13 @@ class BroadcastCalls:
         number = channel.partition("@")[0]
         group = self.service.open.get(channel)
         if group is None or group.state == "opening":
-            call.reject(480, f"{number} Is Not Live")
+            await self._refuse(call, Rejected(480, f"{number} Is Not Live"))
             return
         group.pending.add(call)
         try:
             await self._admit(call, group)
         except Rejected as refusal:
-            call.reject(refusal.status, refusal.reason, refusal.headers)
+            await self._refuse(call, refusal)
         except CallGone:
             log.info("viewer.caller_gone", channel=channel, viewer=call.caller.number)
         except (RelayUnavailable, ControlError) as error:
@@ -108,6 +108,13 @@ class BroadcastCalls:
             call.reject(503, "Media Relay Unavailable", RETRY_AFTER)
         finally:
             group.pending.discard(call)
+
+    async def _refuse(self, call: IncomingCall, refusal: Rejected) -> None:
+        """Turn a viewer away, told why by voice where that is wanted."""
+        if self.service.announcements is None:
+            call.reject(refusal.status, refusal.reason, refusal.headers)
+        else:
+            await self.service.announcements.refuse(call, refusal)
 
     async def activate_overlay(self, channel: str) -> OverlayOutcome:
         """Forward calls of the channel's number to the service number while its group is open."""

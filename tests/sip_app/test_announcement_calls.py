@@ -131,6 +131,44 @@ def test_without_a_relay_codes_work_silently(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def speaking_refusals(world: BroadcastWorld) -> None:
+    announcements = world.config.announcements.model_copy(update={"refusals": True})
+    world.service.config = world.config.model_copy(update={"announcements": announcements})
+
+
+def test_a_refusal_can_be_spoken_before_it_comes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            speaking_refusals(world)
+            await world.broadcaster()
+            channel = Channel(private=True)
+            await world.store.channels.change(f"1001@{DOMAIN}", lambda _: channel)
+            phone = await world.phone("1002")
+            for number, prompt, status in (("1001", "private", 403), ("*21*4711", "invalid", 484)):
+                call = await phone.dial(number, body=offer(phone))
+                caller = Caller(phone, call, phone.connect((await call.until(183)).body))
+                await caller.hears(prompt)
+                assert (await call.final()).status == status
+            await until(lambda: set(world.relay.relay.groups.by_id) == {world.group.channel})
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_while_a_refusal_is_spoken_hears_no_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            speaking_refusals(world)
+            phone = await world.phone("1002")
+            call = await phone.dial("*21*4711", body=offer(phone))
+            caller = Caller(phone, call, phone.connect((await call.until(183)).body))
+            await caller.hears_beginning_of("invalid")
+            call.cancel()
+            assert (await call.final()).status == 487
+            await until(lambda: not world.on_relay)
+
+    asyncio.run(scenario())
+
+
 def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:
