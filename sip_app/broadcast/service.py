@@ -87,7 +87,10 @@ class BroadcastCalls:
     async def open_to_guests(self, channel: str) -> bool:
         """True if a caller nobody has identified may watch the channel."""
         group = self.service.open.get(channel)
-        return group is not None and await self.service.gate.open_to_guests(group.policy, channel)
+        policy = group.policy if group is not None else None
+        if group is None and (claim := await self.service.ports.broadcasts.get(channel)) is not None:
+            policy = self.service.policies.get(claim.service)  # another server on our store holds it
+        return policy is not None and await self.service.gate.open_to_guests(policy, channel)
 
     async def watch(self, call: IncomingCall, channel: str) -> None:
         """The caller is added to the channel's group."""

@@ -223,9 +223,8 @@ def test_a_group_that_goes_while_notes_are_compared_ends_alone(tmp_path: Path, m
             groups, listed = world.relay.relay.groups, world.link.legs
 
             async def then_one_goes() -> list[LegRow]:
-                rows = await listed()
                 groups.close(groups.by_id[CHANNEL])
-                return rows
+                return await listed()
 
             monkeypatch.setattr(world.link, "legs", then_one_goes)
             world.link._drop()
