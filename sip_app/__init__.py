@@ -2,5 +2,6 @@
 
 `transport` sockets, `endpoint` transactions and dialogs, `server` the path itself: `admission`, `identity`, `numbers`,
 `diversion`, then a target: `registrar`, `codes`, `proxy` (with `routes`), or a call of our own (`calls`, `dialogs`,
-`invite_server`) for the service in `broadcast`. `ports` is what all this needs of a store, `events` what it tells.
+`invite_server`) for the service in `broadcast`. `subscriptions` notifies whoever follows a state (RFC 6665), at the
+`pace` set for what goes to many. `ports` is what all this needs of a store, `events` what it tells.
 """
