@@ -129,7 +129,7 @@ class IncomingCall:
 
     def contact(self, user: str, params: str = "") -> str:
         """A Contact of ours on the way this call came, with a user part and more URI parameters (`;name=value`)."""
-        return self._endpoint.contact(self.flow, user, params)
+        return self._endpoint.contact(self.flow, user, params, secure=self.request.uri[:5].lower() == "sips:")
 
     async def progress(
         self,
@@ -158,7 +158,7 @@ class IncomingCall:
             status,
             reason,
             reliable=reliable,
-            headers=[("Contact", contact or self._endpoint.contact(self.flow)), ("Allow", ALLOW), *headers],
+            headers=[("Contact", contact or self.contact("")), ("Allow", ALLOW), *headers],
             body=body,
             content_type=content_type if body else None,
         )
@@ -184,7 +184,7 @@ class IncomingCall:
         """
         self._check()
         endpoint = self._endpoint
-        contact = contact or endpoint.contact(self.flow)
+        contact = contact or self.contact("")
         try:
             state = uas_dialog(self.request, self.local_tag, contact, self.flow)
         except SipParseError as error:
@@ -272,7 +272,7 @@ class IncomingCall:
         if offer_in(request) or request.cseq.number <= known.cseq.number:
             raise retry_after()
         self._updated = request
-        contact = ("Contact", self._endpoint.contact(self.flow))
+        contact = ("Contact", self.contact(""))
         self._endpoint.respond(tx, make_response(request, 200, headers=(contact, *CAPABILITIES)))
 
     def _on_event(self, event: InviteEvent) -> None:

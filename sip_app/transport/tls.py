@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
 
 from protocols.net import is_host
 from protocols.sip.errors import SipParseError
@@ -81,16 +83,19 @@ def _agree(connection: SSL.Connection, offered: list[bytes]) -> Any:
     return next((name for name in (b"http/1.1", b"sip/2") if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
+@implementer(IOpenSSLClientConnectionCreator)
 class ClientCreator:
-    """Makes the client end of one TLS connection (Twisted's `IOpenSSLContextFactory`, whose chain check it keeps)."""
+    """Makes the client end of one TLS connection; OpenSSL checks the server's chain, `proves` its name."""
 
     def __init__(self, name: str, options: ssl.CertificateOptions) -> None:
         self._name = name
         self._options = options
 
-    def getContext(self) -> SSL.Context:  # noqa: N802 (Twisted's name)
-        context: SSL.Context = self._options.getContext()
-        return context
+    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802 (Twisted's name)
+        connection = SSL.Connection(self._options.getContext(), None)
+        if not is_host(self._name):
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        return connection
 
     def proves(self, certificate: crypto.X509 | None) -> bool:
         """True if the certificate, whose chain TLS has verified, is the domain's own."""
