@@ -3,9 +3,10 @@
 from contextlib import suppress
 
 from fuzz.target import Target, must_be_small, must_equal, torture
+from protocols.net import Address, Flow
 from protocols.sip import headers as values
 from protocols.sip.body import session_body
-from protocols.sip.dialog import DialogState
+from protocols.sip.dialog import DialogState, uas_dialog
 from protocols.sip.digest import NonceSource, authorize, challenge, choose_challenge, find_credentials, ha1, verify
 from protocols.sip.errors import SipParseError
 from protocols.sip.framing import KeepAlive, StreamFramer
@@ -155,6 +156,11 @@ def read_dialog(data: bytes) -> None:
     must_equal(DialogState.from_json(state.to_json()), state)
 
 
+def _dialog() -> bytes:
+    flow = Flow("udp", Address("192.0.2.9", 5060), Address("192.0.2.1", 5060))
+    return uas_dialog(_request(INVITE), "t", "<sip:192.0.2.9:5060>", flow).to_json().encode()
+
+
 def _digests() -> list[bytes]:
     offered = challenge("r", "n")
     return [str(offered).encode(), str(authorize(offered, "REGISTER", "sip:d", "1001", "x")).encode()]
@@ -178,5 +184,5 @@ TARGETS = (
     Target("sip-header", read_header, lambda: _HEADERS, 8192),
     Target("sip-digest", read_digest, _digests, 4096),
     Target("sip-stream", read_stream, lambda: [b"\r\n\r\n" + INVITE + INVITE, *torture()], 8192),
-    Target("sip-dialog", read_dialog, lambda: [b'{"local_tag":"a"}'], 8192),
+    Target("sip-dialog", read_dialog, lambda: [_dialog()], 8192),
 )
