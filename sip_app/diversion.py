@@ -224,8 +224,8 @@ class DiversionStep:
         return call
 
     async def settings(self, aor: str) -> Diversions:
-        """What this number has set."""
-        return await self._settings.get(aor)
+        """What this number has set; nothing, if it is of another domain."""
+        return await self._settings.get(aor) if self._plan.local(aor) else _NOTHING_SET
 
     def patience(self, settings: Diversions) -> float | None:
         """Seconds a phone may ring before forwarding on no reply applies; None if it never does."""
