@@ -77,6 +77,8 @@ class Announcement:
         self._keys: asyncio.Queue[str] = asyncio.Queue(MAX_KEYS)
         self._plays: dict[int, asyncio.Future[None]] = {}
         self._count = 0
+        self.unheard = False
+        """True once the relay found nobody at its address: what is still to be spoken is over at once."""
         self.early = False
         """True for a call that is spoken to before it is refused: it has no dialog."""
         self._events = False
@@ -92,6 +94,8 @@ class Announcement:
         if not self.early:
             await self.dialog.acked.wait()
         self._check()
+        if self.unheard:
+            return
         number = self._count = self._count + 1
         over = self._plays[number] = asyncio.get_running_loop().create_future()
         try:
@@ -114,7 +118,7 @@ class Announcement:
         speaking = asyncio.create_task(self.play(*prompts))
         pressed = ""
         try:
-            while len(pressed) < most:
+            while len(pressed) < most and not self.unheard:
                 try:
                     key = await asyncio.wait_for(self._keys.get(), timeout)
                 except TimeoutError:
@@ -182,12 +186,12 @@ class Announcement:
             case Digit(digit=key):
                 self._events = True
                 self._press(key)
-            case LegLost() if not self.early:
-                self._service.spawn(self._ask_after())
-            case GroupClosed():
+            case LegLost(cause="silent"):
+                pass  # some phones send nothing while their user says nothing
+            case LegLost() | GroupClosed():
+                self.unheard = True
+                self._press("")
                 self._silenced()
-                if not self.early:
-                    self._service.spawn(self.end(UNHEARD))
 
     async def _renegotiate(self, theirs: bytes) -> None:
         plan = self._replan(theirs)
@@ -197,11 +201,6 @@ class Announcement:
         except (RelayUnavailable, ControlError) as error:
             raise Rejected(503, "Media Relay Unavailable") from error
         self.plan, self.spec = plan, spec
-
-    async def _ask_after(self) -> None:
-        """No sign of life in its media: some phones send nothing while their user is silent, so the dialog is asked."""
-        if not await self.dialog.probe(self._service.config.service.probe_timeout):
-            await self.end(UNHEARD)
 
     def _press(self, key: str) -> None:
         if not self._keys.full():

@@ -12,7 +12,7 @@ import structlog
 
 from protocols.control import AddViewer, ControlError, LegInfo
 from protocols.prompts import Prompt
-from sip_app.announcements import Announcement, Announcements
+from sip_app.announcements import UNHEARD, Announcement, Announcements
 from sip_app.broadcast.ending import ENDED
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.in_call import RETRY_AFTER, ViewerCall, description
@@ -65,7 +65,10 @@ class PinDesk:
             self._asking -= 1
 
     async def _serve(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> None:
-        if not await self._knows(service, call, group, asked):
+        knows = await self._knows(service, call, group, asked)
+        if asked.unheard:
+            await asked.end(UNHEARD)
+        elif not knows:
             PINS.labels("refused").inc()
             await asked.end(REFUSED)
         elif group.over():
@@ -80,6 +83,8 @@ class PinDesk:
         prompts: tuple[Prompt, ...] = ("pin-enter",)
         for _ in range(settings.pin_tries):
             pin = await asked.ask(*prompts, most=MAX_DIGITS, timeout=settings.key_timeout)
+            if asked.unheard:
+                return False
             try:
                 if await service.gate.verify_pin(group.policy, group.channel, call.caller, pin):
                     return True

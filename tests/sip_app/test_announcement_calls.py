@@ -248,6 +248,25 @@ def test_pressing_nothing_is_a_wrong_pin(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("number", ["1001", "*%2321%23"])
+def test_where_nobody_listens_the_call_is_ended_soon(tmp_path: Path, number: str) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            await world.broadcaster()
+            await private(world)
+            phone = await world.phone("1002")
+            body = offer(phone)
+            phone.audio.close()  # the network says so (ICMP)
+            phone.video.close()
+            await (await phone.dial(number, body=body)).answered()
+            await until(lambda: bool(phone.ends), 8)
+            wanted = "No media from you" if number == "1001" else "No forwarding registered"
+            assert wanted in phone.ends[0]
+            assert not [request for request, _ in phone.heard if request.method == "OPTIONS"]
+
+    asyncio.run(scenario())
+
+
 def test_keys_in_info_open_the_door_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with broadcasting(tmp_path) as world:
