@@ -228,7 +228,7 @@ class ApplicationServer:
 
     async def _route(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """Routes, identity, number analysis."""
-        if self._merging.get(_merge_key(admitted.request), tx) is not tx:
+        if admitted.request.method != "REGISTER" and self._merging.get(_merge_key(admitted.request), tx) is not tx:
             raise Rejected(482, "Merged Request")
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
         home = self._plan.home(request)
