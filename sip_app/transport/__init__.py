@@ -16,6 +16,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from protocols.net import Address, Flow, Transport
 from provisioning.config import Config
+from sip_app.guard import place_of
 from sip_app.metrics import CONNECTIONS, limited
 from sip_app.transport.datagrams import MAPPED, MAX_UDP_BYTES, Datagrams
 from sip_app.transport.limits import Limits, Sink
@@ -234,7 +235,7 @@ class Transports:
         if len(self._connections) >= self.limits.connections:
             limited("sip.max_connections")
             return None
-        if self._per_host[remote.host] >= self.limits.connections_per_address:
+        if self._per_host[place_of(remote.host)] >= self.limits.connections_per_address:
             limited("sip.max_connections_per_address")
             return None
         flow = Flow(transport, local, remote, next(self._ids))
@@ -243,7 +244,7 @@ class Transports:
 
     def _hold(self, flow: Flow, connection: Connection) -> None:
         self._connections[flow.id] = connection
-        self._per_host[flow.remote.host] += 1
+        self._per_host[place_of(flow.remote.host)] += 1
         CONNECTIONS.labels(flow.transport).inc()
 
     def closed(self, flow: Flow) -> None:
@@ -251,9 +252,10 @@ class Transports:
         if self._connections.pop(flow.id, None) is None:
             return
         CONNECTIONS.labels(flow.transport).dec()
-        self._per_host[flow.remote.host] -= 1
-        if not self._per_host[flow.remote.host]:
-            del self._per_host[flow.remote.host]
+        place = place_of(flow.remote.host)
+        self._per_host[place] -= 1
+        if not self._per_host[place]:
+            del self._per_host[place]
         for key, dialled in list(self._dialled.items()):
             if dialled == flow:
                 del self._dialled[key]

@@ -36,7 +36,7 @@ class Datagrams(DatagramProtocol):
             if len(self._flows) >= MAX_KNOWN_PEERS:
                 self._flows.clear()
             flow = self._flows[addr] = Flow("udp", self.local, Address(addr[0].removeprefix(MAPPED), addr[1]))
-        if datagram[:1] == b"\x00":  # no SIP message starts so, every STUN request does
+        if not (datagram and datagram[0]):  # no SIP message starts with a zero, every STUN request does
             if self._sink.admits(flow) and (answer := stun_answer(datagram, flow.remote)) is not None:
                 self.send(answer, flow.remote)
             return

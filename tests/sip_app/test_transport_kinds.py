@@ -179,3 +179,40 @@ def test_a_contact_shows_the_transport_of_its_flow(tmp_path: Path) -> None:
                 assert endpoint.contact(flow, secure=True).startswith("<sips:")
 
     asyncio.run(scenario())
+
+
+def test_a_secure_call_stays_secure(tmp_path: Path) -> None:
+    """sips: (RFC 5630) rings only phones on TLS, and our own Contact is a sips: URI too."""
+
+    async def scenario() -> None:
+        async with every_transport(tmp_path) as world:
+            ann = await world.phone("1001", transport="tls")
+            plain = await world.phone("1002")
+            refused = await (await ann.dial("1002", uri="sips:1002@dialcast.internal")).final()
+            assert refused.status == 480
+            secure = await world.phone("1002", transport="wss")
+            call = await ann.dial("1002", uri="sips:1002@dialcast.internal")
+            await secure.asked("INVITE")
+            assert plain.requests.empty()
+            call.cancel()
+            code = await ann.dial("*21", uri="sips:*21*1003%23@dialcast.internal")
+            assert str((await code.answered()).contacts[0].uri).startswith("sips:")
+
+    asyncio.run(scenario())
+
+
+def test_somebody_who_connects_from_a_port_gets_nothing_meant_for_it(tmp_path: Path) -> None:
+    """A connection that came in is never used to reach whoever is said to listen at its address (RFC 5923)."""
+
+    async def scenario() -> None:
+        async with every_transport(tmp_path) as world:
+            transports = world.server.endpoint.transports
+            stranger = await world.phone("1001", transport="tcp", register=False)
+            assert (await stranger.request("OPTIONS", "sip:dialcast.internal")).status == 200
+            flow = transports.connect(stranger.flow.local)
+            transports.send(b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/TCP h\r\n\r\n", flow)
+            await asyncio.sleep(0.1)
+            assert len(stranger.raw) == 1, "only the answer to its own question"
+            assert not transports.alive(flow), "nobody listens there"
+
+    asyncio.run(scenario())
