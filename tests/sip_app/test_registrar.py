@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ua import DOMAIN, running
 
-from protocols.sip.message import Response
+from protocols.sip.message import Request, Response
 
 
 def contacts(response: Response) -> set[str]:
@@ -63,7 +63,8 @@ def test_a_replayed_credential_is_stale(tmp_path: Path) -> None:
             request = phone.build("REGISTER", f"sip:{DOMAIN}", to=f"<sip:1001@{DOMAIN}>")
             again = phone.authorized(request, await phone.ask(request))
             assert (await phone.ask(again)).status == 200
-            replayed = await phone.ask(again)
+            later = again.headers.with_("CSeq", f"{again.cseq.number + 1} REGISTER")
+            replayed = await phone.ask(Request("REGISTER", again.uri, later))
             assert replayed.status == 401
             assert replayed.credentials("www-authenticate")[0].get("stale") == "true"
 
