@@ -24,6 +24,6 @@ class AnnouncementsConfig(Section):
     """Seconds to wait for the next key before what was pressed so far counts."""
     pin_tries: Annotated[int, Field(ge=1, le=10)] = 3
     """PINs one call may try; after the last it is ended. Each try counts for `channels.pin_attempts_*`."""
-    pin_calls: Count = 100
+    pin_calls: Count = 80
     """Calls being asked for a PIN at once; above it 486. Below `relay.max_announcements` it leaves room for
     codes."""
