@@ -330,7 +330,7 @@ class SipEndpoint:
         self.send_stateless(response, flow)
 
     def admits(self, flow: Flow) -> bool:
-        """True if this peer may cost one more answer to a keep-alive now."""
+        """True if this peer may cost one more connection, or answer to a keep-alive, now."""
         return self._admission.within_rate(flow, self.loop.time())
 
     def flow_closed(self, flow: Flow) -> None:

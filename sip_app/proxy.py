@@ -62,7 +62,7 @@ class Proxy:
         key = (request.call_id, request.from_.tag, request.cseq.number, request.method, request.uri)
         known = self._passing.get(key)
         if known is not None and known is not tx:
-            own = {address for _, address in self.endpoint.addresses}
+            own = {listener.shown for listener in self.endpoint.transports.listeners}
             if any(via.sent_by in own for via in request.vias[1:]):
                 raise Rejected(482)
             return

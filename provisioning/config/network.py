@@ -97,8 +97,8 @@ class SipConfig(Section):
     """What becomes of a registration through a proxy that adds Path for a phone without `Supported: path`
     (RFC 3327): `strict` answers 420; `lenient` keeps the Path, so that such phones can be reached at all."""
     requests_per_second: Count = 200
-    """Requests accepted from one client address each second (bursts of the same size), and ten times as
-    many responses; the rest is dropped. Phones behind one NAT share it."""
+    """Requests, connections and STUN keep-alives accepted from one client address each second (bursts of the
+    same size), and ten times as many responses; the rest is dropped. Phones behind one NAT share it."""
     dscp: Dscp = 24
     """DSCP of signalling packets, 0-63; 24 is CS3 (TS 26.114). 0 leaves packets unmarked."""
     allow_targets: tuple[Pattern, ...] = ()

@@ -230,7 +230,7 @@ class Transports:
     # Connections that come and go
 
     def accepted(self, connection: Connection, transport: Transport, local: Address, remote: Address) -> Flow | None:
-        """Number a new connection; None when there are too many, altogether or from that address."""
+        """Number a new connection; None when there are too many, in all, from that address, or a second from there."""
         local, remote = (Address(host.removeprefix(MAPPED), port) for host, port in (local, remote))
         if len(self._connections) >= self.limits.connections:
             limited("sip.max_connections")
@@ -239,6 +239,8 @@ class Transports:
             limited("sip.max_connections_per_address")
             return None
         flow = Flow(transport, local, remote, next(self._ids))
+        if not self.sink.admits(flow):
+            return None
         self._hold(flow, connection)
         return flow
 

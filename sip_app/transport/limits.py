@@ -19,7 +19,7 @@ class Sink(Protocol):
         ...
 
     def admits(self, flow: Flow) -> bool:
-        """True if this peer may cost one more answer to a keep-alive now."""
+        """True if this peer may cost one more connection, or answer to a keep-alive, now."""
         ...
 
 

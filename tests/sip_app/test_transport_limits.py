@@ -173,6 +173,23 @@ def test_one_address_holds_only_so_many_connections_of_all_kinds(tmp_path: Path)
     asyncio.run(scenario())
 
 
+def test_one_address_may_connect_only_so_often(tmp_path: Path) -> None:
+    """A TLS handshake costs the server a signature: nobody gets thousands a second."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, config=config(tmp_path, requests_per_second=10)) as world:
+            address = world.server.endpoint.transports.bound["tls"]
+            before = refused("sip.requests_per_second")
+            attempts = await asyncio.gather(
+                *[Client.connect("tls", address) for _ in range(30)], return_exceptions=True
+            )
+            stood = [attempt for attempt in attempts if isinstance(attempt, Client)]
+            assert 10 <= len(stood) <= 15
+            assert refused("sip.requests_per_second") - before == 30 - len(stood)
+
+    asyncio.run(scenario())
+
+
 def test_a_peer_that_never_reads_is_cut_off(tmp_path: Path) -> None:
     async def scenario() -> None:
         settings = config(tmp_path, max_unsent_bytes=65_536, requests_per_second=100_000)
