@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 GLARE_WAIT = 2.0
 """Seconds below which we try again after 491: the Call-ID of our dialogs is always the peer's (section 14.1)."""
+RECONNECT_WAIT = 10.0
+"""Seconds between attempts to refresh a session whose peer's connection is gone."""
 REFRESH_ATTEMPTS = 8
 _EXPIRED = 'SIP;cause=408;text="Session expired"'
 
@@ -108,12 +110,18 @@ class CallSession:
                     dialog.state = replace(dialog.state, session_interval=longer)
                 case 491 | 500:
                     await asyncio.sleep(GLARE_WAIT * (1 + secrets.randbelow(200)) / 200)
+                case 503 if "via" not in response.headers:  # its connection is gone: it may come back
+                    await asyncio.sleep(RECONNECT_WAIT)
                 case 405 | 501 if by_update and dialog.sdp:
                     self.keep(dialog.sdp)
                 case status:
                     if status < 300:
                         self._agreed(response)
                     break
+        else:
+            if response.status == 503:
+                dialog.end_by_server("session-expired", _EXPIRED)
+                return
         self.watch()  # whatever it said, it is alive
         await self._endpoint.save(dialog)
 
@@ -122,7 +130,8 @@ class CallSession:
         dialog = self._dialog
         state = dialog.state.refreshed(response)
         try:
-            interval = min(response.session_expires or state.session_interval, state.session_interval)
+            shorter = max(response.session_expires or state.session_interval, self._endpoint.min_se)
+            interval = min(shorter, state.session_interval)
         except SipParseError:
             interval = state.session_interval
         we_refresh = response.session_expires is None or response.refresher != "uas"

@@ -284,8 +284,8 @@ class Dialling:
         if tag in self.early:
             state = replace(state, local_cseq=self.early[tag].local_cseq)
         leg = self.legs[tag] = Leg(phone, state)
-        kind = {"body": self._answer, "content_type": "application/sdp"} if self._answer else {}
-        self._acks[tag] = state.ack(self.tx.request.cseq.number, **kind)  # type: ignore[arg-type]
+        kind: dict[str, Any] = {"body": self._answer, "content_type": "application/sdp"} if self._answer else {}
+        self._acks[tag] = state.ack(self.tx.request.cseq.number, **kind)
         phone.stateless(self._acks[tag])
         if interval := response.session_expires:
             leg.watch(interval, response.refresher == "uac")

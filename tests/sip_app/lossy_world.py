@@ -8,6 +8,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import md5
 from random import Random
 from types import SimpleNamespace
@@ -307,7 +308,7 @@ class LossyWorld:
         self.service = Broadcasting(self.config, ports, link, "as-test")
         self.calls = BroadcastCalls(self.service)
         nothing: Any = None
-        wires: Any = lambda endpoint: LossyTransports(endpoint, self.network)  # noqa: E731 - typed as what it plays
+        wires: Any = partial(LossyTransports, network=self.network)
         self.server = ApplicationServer(
             self.config, ports, self.calls, nothing, as_id="as-test", timers=TIMERS, transports=wires
         )
@@ -385,7 +386,7 @@ class LossyWorld:
             "claims": self.memory.claims,
             "stored dialogs": self.memory.stored,
             "overlays": [aor for aor, kept in self.memory.diversions_of.items() if kept.overlay is not None],
-            "timers": [timer for timer in self.loop._scheduled if not timer.cancelled()],  # type: ignore[attr-defined]
+            "timers": [timer for timer in vars(self.loop)["_scheduled"] if not timer.cancelled()],
             "other tasks": [task for task in asyncio.all_tasks() if task is not asyncio.current_task()],
             "phones": [leg for phone in self.phones for leg in (*phone.legs.values(), *phone.layer._servers)],
         }

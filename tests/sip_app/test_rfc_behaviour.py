@@ -175,6 +175,20 @@ def test_a_phone_that_finds_our_interval_too_short_gets_a_longer_one() -> None:
     played(scenario)
 
 
+def test_a_phone_may_shorten_the_interval_but_not_have_us_refresh_without_end() -> None:
+    async def scenario(world: LossyWorld) -> None:
+        leg = await live(world, timer=False)
+        answer = leg.phone.answer
+        taken_over = [("Session-Expires", "1;refresher=uas")]
+        vars(leg.phone)["answer"] = lambda tx, status, headers=(): answer(tx, 200, taken_over)
+        await asyncio.sleep(62)
+        state = dialog_of(world, leg).state
+        assert (state.session_interval, state.session_we_refresh) == (90, False)
+        assert len(leg.asked) == 1
+
+    played(scenario)
+
+
 def test_a_phone_that_stops_refreshing_is_hung_up_on() -> None:
     async def scenario(world: LossyWorld) -> None:
         phone = await world.phone("1001")
