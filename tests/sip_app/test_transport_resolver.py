@@ -321,7 +321,8 @@ def free_port() -> int:
 
 
 def test_a_tls_server_must_prove_the_domain_it_is_called_by(tmp_path: Path) -> None:
-    """Two servers with certificates of an authority we believe; only the one whose certificate names the domain."""
+    """Of three servers one shows a certificate nobody signed, one that of another domain, the last its own."""
+    forged = trial_certificate(tmp_path / "forged.pem", (ZONE,))
     authority = trial_certificate(tmp_path / "right.pem", (ZONE,))
     imposter = trial_certificate(tmp_path / "wrong.pem", ("else.example",))
     bundle = tmp_path / "ca.pem"
@@ -342,10 +343,14 @@ def test_a_tls_server_must_prove_the_domain_it_is_called_by(tmp_path: Path) -> N
             listening = await asyncio.start_server(read, "127.0.0.1", 0, ssl=context)
             return listening, listening.sockets[0].getsockname()[1]
 
+        unknown, unknown_port = await serving("unknown", forged)
         wrong, wrong_port = await serving("wrong", imposter)
         right, right_port = await serving("right", authority)
         records = {
-            f"_sips._tcp.{ZONE}": [SRV(1, 0, wrong_port, f"a.{ZONE}", 60), SRV(2, 0, right_port, f"a.{ZONE}", 60)],
+            f"_sips._tcp.{ZONE}": [
+                SRV(priority, 0, port, f"a.{ZONE}", 60)
+                for priority, port in enumerate((unknown_port, wrong_port, right_port))
+            ],
             f"a.{ZONE}": [A("127.0.0.1", 60)],
         }
         async with calling(tmp_path, records, tls=TlsConfig(ca=bundle)) as phone:
@@ -353,7 +358,7 @@ def test_a_tls_server_must_prove_the_domain_it_is_called_by(tmp_path: Path) -> N
             name, via = await asyncio.wait_for(heard.get(), 3)
             assert (name, via.split()[1]) == ("right", "SIP/2.0/TLS")
             assert heard.empty()
-        wrong.close()
-        right.close()
+        for listening in (unknown, wrong, right):
+            listening.close()
 
     asyncio.run(scenario())
