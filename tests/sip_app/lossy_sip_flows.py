@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from protocols.media_control import PICTURE_FAST_UPDATE
 from protocols.net import Address
@@ -124,7 +125,7 @@ async def a_phone_moves_while_it_goes_live(world: LossyWorld) -> None:
     for body, allowed in ((b"", (200, 481, 408)), (sdp(call.phone.address), (200, 500, 481, 408))):
         if call.early and not call.final.done():
             tag, early = next(iter(call.early.items()))
-            kind = {"body": body, "content_type": "application/sdp"} if body else {}
+            kind: dict[str, Any] = {"body": body, "content_type": "application/sdp"} if body else {}
             call.early[tag], request = early.request("UPDATE", **kind)
             status = (await call.phone.final(request)).status
             assert status in allowed, (status, bool(body))

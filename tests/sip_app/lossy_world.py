@@ -108,7 +108,7 @@ class Network:
         self.receivers: dict[Address, Any] = {}
         self.carried: list[tuple[float, Address, Address, bytes]] = []
 
-    def send(self, data: bytes, source: Address, to: Address) -> None:
+    def send(self, data: bytes, source: Address, to: Address) -> bool:
         weather, random = self.weather, self.random
         began, ends, way = weather.blackout
         dead = began <= self.loop.time() < ends and way & (1 if to == SERVER else 2)
@@ -116,6 +116,7 @@ class Network:
         for _ in range(1 + (random.random() < weather.doubled)):
             if not dead and random.random() >= weather.loss:
                 self.loop.call_later(0.001 + random.random() * weather.delay, self._arrive, data, source, to)
+        return True
 
     def _arrive(self, data: bytes, source: Address, to: Address) -> None:
         receiver = self.receivers.get(to)
@@ -131,7 +132,7 @@ class LossyTransports(Transports):
         super().__init__(endpoint, nothing, Limits())
         self.bound["udp"] = SERVER
         self.listeners.append(Listener("udp", SERVER, SERVER))
-        wire: Any = SimpleNamespace(send=lambda data, to: network.send(data, SERVER, to) or True)
+        wire: Any = SimpleNamespace(send=lambda data, to: network.send(data, SERVER, to))
         self._datagrams[SERVER] = wire
         network.receivers[SERVER] = lambda data, source: endpoint.data_received(data, Flow("udp", SERVER, source))
 
@@ -271,7 +272,7 @@ class MemoryRelay:
             case OpenGroup(leg=spec) | ReplaceSource(leg=spec):
                 self.legs.setdefault(group, {})[spec.leg_id] = spec
             case UpdateLeg(leg=spec) if spec.leg_id not in self.legs.get(group, {}):
-                raise ControlError("unknown", "no such leg")
+                raise ControlError("unknown-leg", "no such leg")
             case AddViewer(leg=spec) | UpdateLeg(leg=spec) if group in self.legs:
                 self.legs[group][spec.leg_id] = spec
             case RemoveLeg():

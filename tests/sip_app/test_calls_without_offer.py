@@ -11,7 +11,7 @@ from tests.sip_app.ua import Call
 
 async def called(phone: MediaPhone, number: str) -> Call:
     """A call without an offer; the answer to ours goes with the ACK."""
-    call = await phone.dial(number, body=b"")
+    call: Call = await phone.dial(number, body=b"")
     response = await call.until(200)
     offer = parse(response.body)
     answer = phone.offer()

@@ -101,7 +101,7 @@ def test_update_before_the_answer_moves_the_phone_but_brings_no_offer() -> None:
         elsewhere = Address("127.0.1.77", 5060)
         world.network.receivers[elsewhere] = moved
         early = next(iter(call.early.values()))
-        offer = {"body": sdp(call.phone.address), "content_type": "application/sdp"}
+        offer: dict[str, Any] = {"body": sdp(call.phone.address), "content_type": "application/sdp"}
         early, request = early.request("UPDATE", **offer)
         refused = await call.phone.final(request)
         assert refused.status == 500 and 0 <= int(refused.headers.get("Retry-After") or "x") <= 10
