@@ -134,6 +134,10 @@ class SipEndpoint:
         self.min_se = config.service.min_se
         self._trace.on = config.log.level == "debug"
         self.transports.limits = Limits.of(config)
+        try:
+            self.transports.renew_certificates()
+        except OSError as error:
+            log.error("tls.certificate_kept", error=error.strerror)
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:

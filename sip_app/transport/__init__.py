@@ -22,7 +22,7 @@ from sip_app.transport.datagrams import MAPPED, MAX_UDP_BYTES, Datagrams
 from sip_app.transport.limits import Limits, Sink
 from sip_app.transport.listening import Listener, bound_pair, bound_socket
 from sip_app.transport.streams import SECURE, Acceptor, Connection, Dialler
-from sip_app.transport.tls import TlsSettings
+from sip_app.transport.tls import ServerCreator, TlsSettings
 
 __all__ = ["Limits", "Listener", "Sink", "TlsSettings", "Transports"]
 
@@ -51,6 +51,7 @@ class Transports:
         self._clock: Any = reactor
         self._dscp = dscp
         self._tls: TlsSettings | None = None
+        self._creators: list[ServerCreator] = []
         self._datagrams: dict[Address, Datagrams] = {}
         self._connections: dict[int, Connection] = {}
         self._per_host: Counter[str] = Counter()
@@ -75,6 +76,13 @@ class Transports:
             for transport, port in wanted.items():
                 if port is not None:
                     self.listen_stream(transport, host, port, shown=shown, only_v6=only_v6)
+
+    def renew_certificates(self) -> None:
+        """Read our certificate again, for connections from now on. OSError if it cannot be used: the old one stays."""
+        if self._tls is not None and self._creators:
+            context = self._tls.server()
+            for creator in self._creators:
+                creator.context = context
 
     def listen(self, host: str, port: int, *, tcp: bool, shown: str | None = None, only_v6: bool = False) -> None:
         """Bind UDP and, if wanted, TCP to one address; port 0 takes one that is free for both. OSError if taken.
@@ -106,7 +114,9 @@ class Transports:
         if transport in SECURE:
             if self._tls is None:
                 raise ValueError(f"{transport} needs a certificate")
-            factory = TLSMemoryBIOFactory(self._tls.server(), False, factory, self._clock)
+            creator: Any = ServerCreator(self._tls.server())
+            self._creators.append(creator)
+            factory = TLSMemoryBIOFactory(creator, False, factory, self._clock)
             factory.noisy = False
         self._listening(transport, stream, host, shown)
         self._closing.append(self._reactor.adoptStreamPort(stream.fileno(), stream.family, factory))

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
 from protocols.net import is_host
@@ -41,8 +41,8 @@ class TlsSettings:
         self._folder = folder
         self._names = (domain, *names)
 
-    def server(self) -> Any:
-        """What a listener of ours shows and asks for, as Twisted's `IOpenSSLContextFactory`."""
+    def server(self) -> SSL.Context:
+        """What a listener of ours shows and asks for. Reads the files: a renewed certificate is found."""
         config = self._config
         if config.certificate is not None and config.key is not None:
             chain, pem = _certificates(config.certificate), config.key
@@ -67,7 +67,7 @@ class TlsSettings:
             context.set_verify(SSL.VERIFY_PEER | must)
         context.set_alpn_select_callback(_agree)
         context.set_session_id(b"dialcast")
-        return options
+        return context
 
     def client(self, name: str) -> "ClientCreator":
         """How we call the server of the domain `name` (a name, or an address for a server that has only that)."""
@@ -81,6 +81,17 @@ class TlsSettings:
 def _agree(connection: SSL.Connection, offered: list[bytes]) -> Any:
     """What a client that offers protocols by name (RFC 7301) gets; without an answer OpenSSL refuses browsers."""
     return next((name for name in (b"http/1.1", b"sip/2") if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerCreator:
+    """Makes the server end of each TLS connection, from the context that is in force then."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self.context = context
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802 (Twisted's name)
+        return SSL.Connection(self.context, None)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

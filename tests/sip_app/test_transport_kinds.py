@@ -92,6 +92,31 @@ def test_the_trial_certificate_is_private_kept_and_names_the_server(tmp_path: Pa
     assert trial_certificate(pem, ("dialcast.internal", "::1")).read_bytes() != first
 
 
+def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    pem = trial_certificate(tmp_path / "own.pem", ("old.example",))
+    config = Config(data_dir=tmp_path, sip=SipConfig(port=0), tls=TlsConfig(port=0, certificate=pem, key=pem))
+
+    async def scenario() -> None:
+        async with running(tmp_path, config=config) as world:
+            assert await shown(world) == {"old.example"}
+            trial_certificate(pem, ("new.example",))
+            world.server.reconfigure(config)
+            assert await shown(world) == {"new.example"}
+            pem.write_text("broken")
+            world.server.reconfigure(config)
+            assert await shown(world) == {"new.example"}
+
+    async def shown(world: World) -> set[str]:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection(*world.server.endpoint.transports.bound["tls"], ssl=context)
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return identities(x509.load_der_x509_certificate(der))
+
+    asyncio.run(scenario())
+
+
 def test_old_tls_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with every_transport(tmp_path) as world:
