@@ -3,7 +3,7 @@
 from prometheus_client import REGISTRY
 
 from dialcast.monitor import Finding
-from media_relay.metrics import RelayCollector
+from media_relay.collector import RelayCollector
 from media_relay.server import RelayServer
 from provisioning.config import Config
 

@@ -13,7 +13,7 @@ from provisioning.metrics import WAITING
 from provisioning.store import Store
 from provisioning.subscribers import provision
 from sip_app.broadcast.group import Broadcasting
-from sip_app.metrics import ServerCollector
+from sip_app.collector import ServerCollector
 from sip_app.server import ApplicationServer
 from sip_app.xcap.server import XcapServer
 

@@ -1,14 +1,6 @@
-"""What the relay counts (Prometheus). Packets are counted by the engine as plain integers and added up when scraped."""
-
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+"""What the relay counts (Prometheus). Packets are counted by the engine (`media_relay.collector`)."""
 
 from prometheus_client import Counter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from media_relay.relay import Relay
 
 NACKED = Counter("dialcast_relay_nacked_packets", "Packets viewers asked for again (NACK)")
 PROMPTS = Counter("dialcast_relay_prompts", "Wishes to speak prompts to a leg, by how they ended", ["cause"])
@@ -18,56 +10,3 @@ KEYFRAMES_ASKED = Counter(
     "dialcast_relay_keyframe_requests", "Keyframes asked of broadcasters, by means (pli, fir, info)", ["by"]
 )
 LATCH_REFUSED = Counter("dialcast_relay_latch_refused", "Media from a source a leg may not be latched to, dropped")
-
-
-class RelayCollector(Collector):
-    """Everything of one relay. `links` tells how many application servers are connected."""
-
-    def __init__(self, relay: "Relay", links: Callable[[], int]) -> None:
-        self._relay = relay
-        self._links = links
-
-    def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
-        groups = list(self._relay.groups.by_id.values())
-        legs = [leg for group in groups for leg in group.legs.values()]
-        yield GaugeMetricFamily("dialcast_relay_groups", "Groups (broadcasts) held", len(groups))
-        by_role = GaugeMetricFamily("dialcast_relay_legs", "Legs held, by role", labels=["role"])
-        for role in ("source", "sink", "announcement"):
-            by_role.add_metric([role], sum(leg.role == role for leg in legs))
-        yield by_role
-        lost = sum(leg.lost is not None for leg in legs)
-        yield GaugeMetricFamily("dialcast_relay_legs_lost", "Legs that are not heard", lost)
-        yield GaugeMetricFamily(
-            "dialcast_relay_ports", "Media ports (RTP and RTCP pairs) open", len(self._relay.groups.ports)
-        )
-        yield GaugeMetricFamily("dialcast_relay_control_links", "Application servers connected", self._links())
-        totals = self._relay.engine.totals()
-        packets = CounterMetricFamily(
-            "dialcast_relay_packets", "RTP packets, by direction (in, out)", labels=["direction"]
-        )
-        octets = CounterMetricFamily(
-            "dialcast_relay_octets",
-            "Octets of RTP packets received (in), of RTP payload sent (out)",
-            labels=["direction"],
-        )
-        for direction, count, size in (
-            ("in", totals.packets_in, totals.octets_in),
-            ("out", totals.packets_out, totals.octets_out),
-        ):
-            packets.add_metric([direction], count)
-            octets.add_metric([direction], size)
-        yield packets
-        yield octets
-        dropped = CounterMetricFamily(
-            "dialcast_relay_dropped_packets",
-            "RTP packets dropped, by why: no_room (socket full), over_rate (relay.source_bitrate_max)",
-            labels=["why"],
-        )
-        dropped.add_metric(["no_room"], totals.no_room)
-        dropped.add_metric(["over_rate"], totals.over_rate)
-        yield dropped
-        yield CounterMetricFamily("dialcast_relay_resent_packets", "RTP packets sent again after a NACK", totals.resent)
-        yield GaugeMetricFamily(
-            "dialcast_relay_keyframe_cache_bytes", "Held for viewers to start with", totals.cache_bytes
-        )

@@ -9,9 +9,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import Metric
 
 from dialcast import monitor  # noqa: F401 - it has figures too
-from media_relay.metrics import RelayCollector
+from media_relay.collector import RelayCollector
 from protocols.call_record import CallRecord
-from sip_app.metrics import ServerCollector
+from sip_app.collector import ServerCollector
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
