@@ -3,7 +3,8 @@
 `transport` sockets, `endpoint` transactions and dialogs, `server` the path itself: `admission`, `identity`,
 `numbers`, `diversion` (a call goes its way by `call_path`, told by `history` and `notices`), then a target:
 `registrar`, `codes`, `onward` and `proxy` (with `fork` and `routes`), or a call of our own (`calls`, `dialogs`,
-`session`, `invite_server`) for the service in `broadcast`. `capabilities` is what we can do and hold requests to.
+`session`, `invite_server`) for the service in `broadcast`, some of them
+spoken to by `announcements`. `capabilities` is what we can do and hold requests to.
 `subscriptions` notifies whoever follows a state (RFC 6665), at the `pace` set for what goes to many. `xcap` lets
 users set over HTTP what `codes` set by telephone. `ports` is what all this needs of a store, `events` what it tells.
 """
