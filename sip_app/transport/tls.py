@@ -56,7 +56,10 @@ class TlsSettings:
         options = ssl.CertificateOptions(
             privateKey=key, certificate=chain[0], extraCertChain=chain[1:], raiseMinimumTo=ssl.TLSVersion.TLSv1_2
         )
-        context: SSL.Context = options.getContext()
+        try:
+            context: SSL.Context = options.getContext()
+        except SSL.Error:
+            raise _unusable(pem, "not the key of the certificate") from None
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         if config.client_certificates != "none":
             for authority in self._authorities or ():

@@ -102,9 +102,13 @@ def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_not(tmp_
             trial_certificate(pem, ("new.example",))
             world.server.reconfigure(config)
             assert await shown(world) == {"new.example"}
-            pem.write_text("broken")
-            world.server.reconfigure(config)
-            assert await shown(world) == {"new.example"}
+            other = trial_certificate(tmp_path / "other.pem", ("other.example",)).read_bytes()
+            key, _, _ = pem.read_bytes().partition(b"-----BEGIN CERT")
+            _, begin, certificate = other.partition(b"-----BEGIN CERT")
+            for unusable in (b"broken", key + begin + certificate):
+                pem.write_bytes(unusable)
+                world.server.reconfigure(config)
+                assert await shown(world) == {"new.example"}
 
     async def shown(world: World) -> set[str]:
         context = ssl.create_default_context()
