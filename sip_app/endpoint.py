@@ -133,11 +133,7 @@ class SipEndpoint:
         self.session_expires = config.service.session_expires
         self.min_se = config.service.min_se
         self._trace.on = config.log.level == "debug"
-        self.transports.limits = Limits.of(config)
-        try:
-            self.transports.renew_certificates()
-        except OSError as error:
-            log.error("tls.certificate_kept", error=error.strerror)
+        self.transports.reconfigure(config)
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:

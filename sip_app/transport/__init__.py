@@ -11,6 +11,7 @@ from collections import Counter
 from itertools import count, zip_longest
 from typing import Any
 
+import structlog
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -25,6 +26,8 @@ from sip_app.transport.streams import SECURE, Acceptor, Connection, Dialler
 from sip_app.transport.tls import ServerCreator, TlsSettings
 
 __all__ = ["Limits", "Listener", "Sink", "TlsSettings", "Transports"]
+
+log = structlog.get_logger("sip_app.transport")
 
 _MAX_KNOWN_LOCALS = 1_024
 _MAX_INTENDED = 1_024
@@ -77,12 +80,18 @@ class Transports:
                 if port is not None:
                     self.listen_stream(transport, host, port, shown=shown, only_v6=only_v6)
 
-    def renew_certificates(self) -> None:
-        """Read our certificate again, for connections from now on. OSError if it cannot be used: the old one stays."""
-        if self._tls is not None and self._creators:
+    def reconfigure(self, config: Config) -> None:
+        """Take the limits of a changed configuration, and read our certificate again: a broken one is not taken."""
+        self.limits = Limits.of(config)
+        if self._tls is None or not self._creators:
+            return
+        try:
             context = self._tls.server()
-            for creator in self._creators:
-                creator.context = context
+        except OSError as error:
+            log.error("tls.certificate_kept", error=error.strerror)
+            return
+        for creator in self._creators:
+            creator.context = context
 
     def listen(self, host: str, port: int, *, tcp: bool, shown: str | None = None, only_v6: bool = False) -> None:
         """Bind UDP and, if wanted, TCP to one address; port 0 takes one that is free for both. OSError if taken.
