@@ -220,7 +220,8 @@ class Ringing:
                 case ProvisionalTimeout():
                     self.refuse(504)
         self.stop()
-        if (at := self.invite.next_timer()) is not None:
+        over = self.leg is not None and self.leg.ended.is_set()  # a BYE came before the ACK
+        if (at := self.invite.next_timer()) is not None and not over:
             self._timer = self.phone.loop.call_at(at, self._due)
 
     def _due(self) -> None:
