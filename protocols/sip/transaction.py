@@ -181,6 +181,11 @@ class TransactionLayer:
         """Answer a request. After the final response only a 2xx to an INVITE goes out again; others are ignored."""
         self._feed(tx, _answered(response.status), now, response)
 
+    def challenge(self, tx: ServerTransaction, response: Response, now: float) -> None:
+        """Ask for credentials. An INVITE is forgotten with that: whoever missed the question asks again, and whoever
+        never asked, as his address was forged, is not sent it eleven times (RFC 3261 section 26.3.2.4)."""
+        self._feed(tx, "send once" if tx.kind == "invite server" else "send failure", now, response)
+
     def send_stateless(self, message: Request | Response, flow: Flow) -> None:
         """Send without a transaction: an ACK (it gets a Via of ours), or a response for a request refused unread."""
         if isinstance(message, Request):

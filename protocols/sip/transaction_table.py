@@ -4,6 +4,7 @@
 retransmissions are absorbed. `ENTRY` gives the timers a state starts on entry; entering a state again starts nothing.
 
 Happenings: "1xx", "2xx", "failure" received from the peer; "send 1xx", "send 2xx", "send failure" asked by the user;
+"send once" a challenge;
 "request" a retransmitted request; "ack"; "retry" timers A, E, G (and the 200 ms to a 100); "expire" timers B, C, D, F,
 H, I, J, K, L, M; "error" the flow broke.
 """
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple
 Kind = Literal["invite client", "client", "invite server", "server"]
 State = Literal["new", "calling", "trying", "proceeding", "accepted", "completed", "confirmed", "terminated"]
 Cause = Literal[
-    "1xx", "2xx", "failure", "send 1xx", "send 2xx", "send failure", "request", "ack", "retry", "expire", "error"
+    "1xx", "2xx", "failure", "send 1xx", "send 2xx", "send failure", "send once", "request", "ack", "retry", "expire", "error"
 ]  # fmt: skip
 Action = Literal[
     "send", "resend", "trying", "pass", "ack", "cancel", "give up", "extend", "timeout", "fail"
@@ -83,6 +84,7 @@ TABLE: dict[tuple[Kind, State, Cause], tuple[State, tuple[Action, ...]]] = {
     ("invite server", "proceeding", "send 1xx"): ("proceeding", ("send",)),
     ("invite server", "proceeding", "send 2xx"): ("accepted", ("send",)),
     ("invite server", "proceeding", "send failure"): ("completed", ("send",)),
+    ("invite server", "proceeding", "send once"): ("terminated", ("send",)),
     ("invite server", "proceeding", "error"): ("terminated", ("fail",)),
     ("invite server", "accepted", "send 2xx"): ("accepted", ("send",)),
     ("invite server", "accepted", "expire"): ("terminated", ()),

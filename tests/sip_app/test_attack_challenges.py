@@ -1,0 +1,72 @@
+"""INVITEs from forged sources: what they make the server send and hold."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ua import DOMAIN, running
+
+
+class Stranger(asyncio.DatagramProtocol):
+    """Somebody without an account, who answers nothing."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.wire = transport
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.heard.append(data)
+
+    def invite(self, number: int) -> None:
+        host, port = self.wire.get_extra_info("sockname")
+        lines = [
+            f"INVITE sip:1002@{DOMAIN} SIP/2.0",
+            f"Via: SIP/2.0/UDP {host}:{port};rport;branch=z9hG4bKforged{number}",
+            f"From: <sip:1001@{DOMAIN}>;tag=forged",
+            f"To: <sip:1002@{DOMAIN}>",
+            f"Call-ID: forged{number}",
+            "CSeq: 1 INVITE",
+            f"Contact: <sip:1001@{host}:{port}>",
+            "Content-Length: 0",
+        ]
+        self.wire.sendto("\r\n".join([*lines, "", ""]).encode())
+
+
+def test_a_challenge_is_sent_once_as_its_receiver_may_have_asked_for_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            loop = asyncio.get_running_loop()
+            wire, stranger = await loop.create_datagram_endpoint(Stranger, remote_addr=world.address)
+            stranger.invite(1)
+            await asyncio.sleep(1.0)  # several retransmissions with the timers of this server
+            assert [answer.split(b"\r\n")[0] for answer in stranger.heard] == [
+                b"SIP/2.0 407 Proxy Authentication Required"
+            ]
+            assert world.server.endpoint.transactions == 0
+            stranger.invite(1)  # the challenge was lost: whoever asks again is asked again
+            await asyncio.sleep(0.2)
+            assert len(stranger.heard) == 2
+            wire.close()
+
+    asyncio.run(scenario())
+
+
+def test_forged_invites_take_no_place_from_those_who_call(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, max_transactions=100) as world:
+            loop = asyncio.get_running_loop()
+            wire, stranger = await loop.create_datagram_endpoint(Stranger, remote_addr=world.address)
+            for number in range(300):
+                stranger.invite(number)
+            await asyncio.sleep(0.3)
+            callee = await world.phone("1002")
+            caller = await world.phone("1001")
+            call = await caller.dial("1002")
+            tx, _ = await callee.asked("INVITE")
+            callee.respond(tx, 486)
+            assert (await call.final()).status == 486
+            wire.close()
+
+    asyncio.run(scenario())
