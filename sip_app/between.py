@@ -47,7 +47,8 @@ class Between:
             await self.strays.find(tx, admitted)
             return
         if request.method == "BYE":
-            self._quotas.end(request.call_id)
+            for caller_tag in (request.from_.tag, request.to.tag):
+                self._quotas.end((request.call_id, caller_tag))
         self._proxy.forward(tx, request, None, [self._next(request, route)], record=True)
 
     def forward_ack(self, request: Request) -> None:

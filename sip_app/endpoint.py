@@ -55,6 +55,7 @@ LAST_WRITES_WITHIN = 1.0
 """Seconds the store may still take then to forget them."""
 _STOP_REASON = 'SIP;cause=503;text="Server shutting down"'
 
+Send = Callable[[ServerTransaction, Response, float], None]
 log = structlog.get_logger("sip_app.endpoint")
 
 
@@ -195,10 +196,10 @@ class SipEndpoint:
 
     # What goes out
 
-    def respond(self, tx: ServerTransaction, response: Response) -> None:
+    def respond(self, tx: ServerTransaction, response: Response, send: Send | None = None) -> None:
         """Answer a request."""
         count_answer(tx.request.method, response.status)
-        self._layer.send_response(tx, response, self.loop.time())
+        (send or self._layer.send_response)(tx, response, self.loop.time())
         self.pump()
 
     def reject(self, tx: ServerTransaction, request: Request, refusal: Rejected) -> None:
@@ -207,7 +208,8 @@ class SipEndpoint:
         if call is not None:
             call.reject(refusal.status, refusal.reason, refusal.headers)
             return
-        self.respond(tx, refusal.answer(request, new_tag()))
+        send = self._layer.challenge if refusal.status in (401, 407) else self._layer.send_response
+        self.respond(tx, refusal.answer(request, new_tag()), send)
 
     def send(self, request: Request, flow: Flow, user: ClientUser) -> ClientTransaction:
         """Send a request at the next `pump`; `user` hears of its responses."""

@@ -25,6 +25,9 @@ MINUTE = 60.0
 FORGOTTEN_AFTER = 4 * HOUR
 """A call whose end never passed here counts no longer than this."""
 
+CallName = tuple[str, str]
+"""Call-ID and the caller's tag. A caller may give several calls one name: each counts."""
+
 log = structlog.get_logger("sip_app.quotas")
 
 
@@ -34,8 +37,8 @@ class Quotas:
     def __init__(self, config: Config, guard: Guard, clock: Callable[[], float]) -> None:
         self._guard = guard
         self._clock = clock
-        self._calls: dict[str, dict[str, float]] = {}
-        self._callers: dict[str, str] = {}
+        self._calls: dict[str, dict[CallName, list[float]]] = {}
+        self._callers: dict[CallName, str] = {}
         self._abroad: dict[str, deque[tuple[float, str]]] = {}
         self.reconfigure(config)
 
@@ -61,38 +64,52 @@ class Quotas:
         if len(endpoint.dialogs) + len(endpoint.early) >= self._config.max_dialogs:
             limited("security.max_dialogs")
             raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
-        call_id = tx.request.call_id
-        self.begin(aor, call_id)
+        name = tx.request.call_id, tx.request.from_.tag
+        self.begin(aor, name)
 
         def ended() -> None:
             if not tx.last.startswith(b"SIP/2.0 2"):
-                self.end(call_id)
+                self.end(name)
 
         endpoint.at_end(tx, ended)
 
-    def begin(self, aor: str, call_id: str) -> None:
-        """A call of an account begins. Raises `Rejected` 486 when it has too many."""
+    def begin(self, aor: str, name: CallName) -> None:
+        """A call of an account begins. Raises `Rejected` 486 when it has too many, 482 for the name of another's.
+
+        (Whoever was called knows that name, and could otherwise keep the caller's call counted for hours.)
+        """
+        if self._callers.get(name, aor) != aor:
+            raise Rejected(482, "Call-ID Of Another's Call")
         now = self._clock()
-        running = self._calls.setdefault(aor, {})
-        if len(running) >= self._config.calls_at_once and call_id not in running:
-            for old in [old for old, since in running.items() if now - since > FORGOTTEN_AFTER]:
-                self.end(old)
-            if len(running) >= self._config.calls_at_once:
+        if self._running(aor) >= self._config.calls_at_once:
+            for old, begun in list(self._calls[aor].items()):
+                if now - begun[-1] > FORGOTTEN_AFTER:
+                    self._forget(old)
+            if self._running(aor) >= self._config.calls_at_once:
                 limited("security.calls_at_once")
                 raise Rejected(486, "Too Many Calls At Once")
-        if len(self._callers) >= 2 * MAX_TRACKED:
-            self.end(next(iter(self._callers)))
-            running = self._calls.setdefault(aor, {})
-        running[call_id] = now
-        self._callers[call_id] = aor
+        if len(self._callers) >= 2 * MAX_TRACKED and name not in self._callers:
+            self._forget(next(iter(self._callers)))
+        self._calls.setdefault(aor, {}).setdefault(name, []).append(now)
+        self._callers[name] = aor
 
-    def end(self, call_id: str) -> None:
+    def end(self, name: CallName) -> None:
         """A call is over, or came to nothing."""
-        aor = self._callers.pop(call_id, None)
-        if aor is not None and (running := self._calls.get(aor)) is not None:
-            running.pop(call_id, None)
-            if not running:
-                del self._calls[aor]
+        aor = self._callers.get(name)
+        if aor is not None:
+            begun = self._calls[aor][name]
+            del begun[0]
+            if not begun:
+                self._forget(name)
+
+    def _running(self, aor: str) -> int:
+        return sum(len(begun) for begun in self._calls.get(aor, {}).values())
+
+    def _forget(self, name: CallName) -> None:
+        aor = self._callers.pop(name)
+        del self._calls[aor][name]
+        if not self._calls[aor]:
+            del self._calls[aor]
 
     def leave(self, payers: set[str], target: str) -> None:
         """A call leaves for the foreign `number@host` at these accounts' cost. Raises `Rejected` 403."""

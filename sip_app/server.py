@@ -92,7 +92,7 @@ class ApplicationServer:
         self.quotas = Quotas(config, self.guard, clock)
         self._admission = Admission(config.sip, self.guard)
         self.endpoint = SipEndpoint(config, reactor, ports.dialogs, as_id, self._admission, self, timers, transports)
-        self.endpoint.forgetting.append(lambda dialog: self.quotas.end(dialog.state.call_id))
+        self.endpoint.forgetting.append(lambda dialog: self.quotas.end((dialog.state.call_id, dialog.state.remote_tag)))
         self._process = secrets.token_hex(4)
         self.registrar = Registrar(config.sip, ports.location, self._process, time.time, self.endpoint.transports.keep)
         sip = config.sip
