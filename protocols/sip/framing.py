@@ -1,11 +1,17 @@
 """Messages on a byte stream (RFC 3261 section 18.3) and the keep-alives between them (RFC 5626 section 4.4.1)."""
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 
 from protocols.sip.errors import SipParseError
 
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE)
+
+
+MAX_IDLE_PIECES = 64
+"""Keep-alives and other pieces too short for any message that may come at once; nobody honest sends so many."""
+SHORTEST_MESSAGE = 16
 
 
 class KeepAlive(Enum):
@@ -14,6 +20,11 @@ class KeepAlive(Enum):
     PING = b"\r\n\r\n"
     """Answered by `StreamFramer.replies`."""
     PONG = b"\r\n"
+
+
+def idle_pieces(pieces: Iterable[bytes | KeepAlive]) -> int:
+    """How many of what a connection brought say no more than that it is alive."""
+    return sum(isinstance(piece, KeepAlive) or len(piece) < SHORTEST_MESSAGE for piece in pieces)
 
 
 class StreamFramer:
@@ -52,6 +63,8 @@ class StreamFramer:
         found: list[bytes | KeepAlive] = []
         while self._buffer and (item := self._next()) is not None:
             found.append(item)
+            if len(found) % MAX_IDLE_PIECES == 0 and idle_pieces(found) >= MAX_IDLE_PIECES:
+                raise SipParseError("a flood of keep-alives")
         return found
 
     def _next(self) -> bytes | KeepAlive | None:

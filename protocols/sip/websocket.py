@@ -23,7 +23,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from protocols.sip.errors import SipParseError
-from protocols.sip.framing import KeepAlive
+from protocols.sip.framing import MAX_IDLE_PIECES, KeepAlive, idle_pieces
 
 SUBPROTOCOL = "sip"
 
@@ -74,6 +74,8 @@ class WebSocketFramer:
                         self.finished = True
                 if self.finished:
                     break
+                if len(found) % MAX_IDLE_PIECES == MAX_IDLE_PIECES - 1 and idle_pieces(found) >= MAX_IDLE_PIECES - 1:
+                    raise SipParseError("a flood of keep-alives")
         except RemoteProtocolError as error:
             if self.ready or error.event_hint is None:
                 raise SipParseError("not WebSocket") from error
@@ -112,8 +114,8 @@ class WebSocketFramer:
             if message == KeepAlive.PING.value:  # not in RFC 7118, but web phones do it
                 self._replies += self.wrap(KeepAlive.PONG.value)
                 found.append(KeepAlive.PING)
-            elif message:
-                found.append(message)
+            else:
+                found.append(message or KeepAlive.PONG)
         if event.message_finished:
             self._parts, self._size, self._fragments = [], 0, 0
 

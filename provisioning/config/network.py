@@ -86,6 +86,9 @@ class SipConfig(Section):
     message_timeout: Seconds = 20
     """Seconds a message may take from its first byte to its last on a connection, so that nobody holds one by
     sending a byte a minute."""
+    keep_alives_per_second: Count = 10
+    """CRLF keep-alives, WebSocket pings and empty messages one connection may bring a second; above it the
+    connection is cut. Phones send one or two in half a minute."""
     max_unsent_bytes: Annotated[int, Field(ge=65_536)] = 1_000_000
     """Bytes queued for a peer that does not read before its connection is cut."""
     connect_timeout: Seconds = 5

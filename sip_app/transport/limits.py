@@ -40,6 +40,7 @@ class Limits:
     upgrade_timeout: float = 10.0
     ping_interval: float = 30.0
     fragments: int = 64
+    keep_alives: int = 10
     origins: tuple[str, ...] = ()
 
     @classmethod
@@ -60,5 +61,6 @@ class Limits:
             upgrade_timeout=web.upgrade_timeout,
             ping_interval=web.ping_interval,
             fragments=web.max_fragments,
+            keep_alives=sip.keep_alives_per_second,
             origins=web.origins,
         )

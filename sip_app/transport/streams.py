@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from protocols.net import Address, Flow, Transport
 from protocols.sip.errors import SipParseError
-from protocols.sip.framing import KeepAlive, StreamFramer
+from protocols.sip.framing import KeepAlive, StreamFramer, idle_pieces
 from protocols.sip.websocket import WebSocketFramer
 from sip_app.metrics import limited
 from sip_app.transport.limits import Limits, Sink
@@ -88,6 +88,8 @@ class Connection(Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._pinger: asyncio.TimerHandle | None = None
         self._heard = 0.0
+        self._second = 0.0
+        self._idle_pieces = 0
         self._queued: list[bytes] = []
         self._unsent = 0
         self._paused = False
@@ -153,6 +155,10 @@ class Connection(Protocol):
         except SipParseError:
             self.close()
             return
+        if (idle := idle_pieces(pieces)) and self._too_lively(idle):
+            limited("sip.keep_alives_per_second")
+            self.close()
+            return
         if replies := framer.replies():
             self._write(replies)
         if self._stage is Stage.UPGRADE and framer.ready:
@@ -168,6 +174,14 @@ class Connection(Protocol):
             self._keep_time(whole=bool(pieces))
         if pieces:
             self._heard = self._owner.loop.time()
+
+    def _too_lively(self, idle: int) -> bool:
+        """Count what says nothing but that the peer is alive: reading it costs as much as a message."""
+        now = self._owner.loop.time()
+        if now - self._second >= 1.0:
+            self._second, self._idle_pieces = now, 0
+        self._idle_pieces += idle
+        return self._idle_pieces > self._owner.limits.keep_alives
 
     def _keep_time(self, *, whole: bool) -> None:
         """The deadline after some bytes, which completed something if `whole`."""
