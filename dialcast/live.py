@@ -67,15 +67,22 @@ def list_live(
     if not broadcasts:
         typer.echo("nobody is live")
         return
-    table = Table("number", "state", "for", "viewers", "media", "forwarded")
+    table = Table("number", "state", "for", "viewers", "media", "forwarded", "server")
     numbers = [row["number"] for row in broadcasts]
     for row in broadcasts:
         minutes, seconds = divmod(int(row["seconds"]), 60)
-        watching = f"{len(row['viewers'])}  {printable(' '.join(row['viewers'][:8]))}"
-        forwarded = f"to {row['service'].partition('@')[0]}" if row["forwarded"] else "no"
+        viewers = row.get("viewers")  # another server's are known only there
+        watching = "?" if viewers is None else f"{len(viewers)}  {printable(' '.join(viewers[:8]))}"
+        forwarded = f"to {row['service'].partition('@')[0]}" if row.get("forwarded") else "no"
         name = row["channel"] if numbers.count(row["number"]) > 1 else row["number"]
         table.add_row(
-            printable(name), row["state"], f"{minutes}:{seconds:02}", watching, " ".join(row["media"]), forwarded
+            printable(name),
+            row["state"],
+            f"{minutes}:{seconds:02}",
+            watching,
+            " ".join(row["media"]),
+            forwarded if viewers is not None else "?",
+            printable(row["as_id"]),
         )
     Console(markup=False, highlight=False).print(table)
 

@@ -1,6 +1,6 @@
 """What is stored about live broadcasts and confirmed dialogs; ports of the service logic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
@@ -21,6 +21,7 @@ class BroadcastStore(CachedReads):
     _claim = update(schema.broadcasts).where(
         schema.broadcasts.c.aor == bindparam("key_aor"), schema.broadcasts.c.epoch == bindparam("old_epoch")
     )
+    _held = _claim.where(schema.broadcasts.c.as_id == bindparam("from_as"))
     _next_epoch = (
         update(schema.epochs).where(schema.epochs.c.aor == bindparam("key_aor")).values(epoch=schema.epochs.c.epoch + 1)
     )
@@ -46,11 +47,10 @@ class BroadcastStore(CachedReads):
 
     async def take_over(self, broadcast: Broadcast, from_as: str) -> bool:
         """Make `broadcast.as_id` the owner of this channel and epoch if `from_as` still is; True if that was so."""
-        statement = self._claim.where(schema.broadcasts.c.as_id == bindparam("from_as"))
         values = {"key_aor": broadcast.channel, "old_epoch": broadcast.epoch, "from_as": from_as}
 
         def write(connection: Connection) -> bool:
-            return connection.execute(statement, values | broadcast_row(broadcast)).rowcount > 0
+            return connection.execute(self._held, values | broadcast_row(broadcast)).rowcount > 0
 
         def written(done: bool) -> None:
             if done:
@@ -69,22 +69,18 @@ class BroadcastStore(CachedReads):
 
         return await self._database.run(write)
 
-    async def update(self, broadcast: Broadcast) -> None:
-        """Rewrite the claim of this channel and epoch (state, lease, media); nothing if another epoch stands."""
+    async def update(self, broadcast: Broadcast) -> bool:
+        """Rewrite the claim of this channel and epoch (state, lease, media). False, and nothing is written, if another
+        epoch stands or another server has it."""
+        return await self.take_over(broadcast, broadcast.as_id)
 
-        def written(done: bool) -> None:
-            if done:
-                self._cache.put(broadcast.channel, broadcast)
-
-        await self._database.run(lambda connection: self._rewrite(connection, broadcast, broadcast.epoch), written)
-
-    async def release(self, channel: str, epoch: int) -> None:
-        """Remove the claim of this epoch."""
+    async def release(self, channel: str, epoch: int, as_id: str) -> None:
+        """Remove the claim of this epoch if that server has it."""
         table = schema.broadcasts
-        statement = delete(table).where(table.c.aor == channel, table.c.epoch == epoch)
+        statement = delete(table).where(table.c.aor == channel, table.c.epoch == epoch, table.c.as_id == as_id)
 
         def changed(known: Broadcast | None) -> Broadcast | None:
-            return None if known and known.epoch == epoch else known
+            return None if known and (known.epoch, known.as_id) == (epoch, as_id) else known
 
         await self._database.run(
             lambda connection: connection.execute(statement), lambda _: self._cache.change(channel, changed)
@@ -100,6 +96,14 @@ class BroadcastStore(CachedReads):
             lambda connection: [to_broadcast(row) for row in connection.execute(select(schema.broadcasts))]
         )
 
+    async def elsewhere(self, as_id: str) -> Mapping[str, int]:
+        """The epochs of the broadcasts that others than `as_id` hold, by channel."""
+        table = schema.broadcasts.c
+        statement = select(table.aor, table.epoch).where(table.as_id != as_id, table.state.in_(("live", "lost")))
+        return await self._database.run(
+            lambda connection: {row.aor: row.epoch for row in connection.execute(statement)}
+        )
+
     def _standing(self, connection: Connection, channel: str) -> Broadcast | None:
         row = connection.execute(self._of, {"aor": channel}).one_or_none()
         return to_broadcast(row) if row else None
@@ -112,21 +116,23 @@ class BroadcastStore(CachedReads):
 class DialogStore:
     """Confirmed dialogs, so that a restarted server holds its calls again."""
 
-    _rows = Rows(schema.dialogs)
-    _drop = delete(schema.dialogs).where(schema.dialogs.c.dialog_key == bindparam("dialog_key"))
+    _rows = Rows(schema.dialogs, schema.dialogs.c.as_id)
+    _drop = delete(schema.dialogs).where(
+        schema.dialogs.c.dialog_key == bindparam("dialog_key"), schema.dialogs.c.as_id == bindparam("as_id")
+    )
     _of = select(schema.dialogs).where(schema.dialogs.c.as_id == bindparam("as_id"))
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def save(self, dialog: StoredDialog) -> None:
-        """Insert or rewrite one dialog."""
+        """Insert or rewrite one dialog. Raises StoreError if another server has taken it over."""
         row = dialog_row(dialog)
         await self._database.run(lambda connection: self._rows.put(connection, row))
 
-    async def delete(self, dialog_id: str) -> None:
-        """Forget one dialog."""
-        key = {"dialog_key": key_of(dialog_id)}
+    async def delete(self, dialog_id: str, as_id: str) -> None:
+        """Forget one dialog if that server has it."""
+        key = {"dialog_key": key_of(dialog_id), "as_id": as_id}
         await self._database.run(lambda connection: connection.execute(self._drop, key))
 
     async def find(self, dialog_id: str) -> StoredDialog | None:

@@ -88,6 +88,14 @@ class Admitted:
         """True if the client's address is proven by a connection of its own."""
         return self.flow.reliable and not self.relayed
 
+    def comes_from(self, host: str, client: str | None) -> bool:
+        """True if a dialog's peer was heard there: `host` is its flow's; behind an edge proxy, which others share, it
+        must also be the peer's `client` address (None: not known)."""
+        here = self.flow.remote.host == host
+        if here and self.relayed and not self.trusted:
+            return client in (None, self.client.host)
+        return here or self.trusted
+
 
 class Admission:
     """The rules of this step, from the configuration."""

@@ -156,7 +156,12 @@ class Dialog:
     def end_by_server(self, cause: str, reason: str) -> None:
         """BYE because of a rule of SIP itself, not of the service."""
         if self._bye is None and not self.ended.is_set():
-            self._bye = asyncio.create_task(self._send_bye(reason, cause))
+            self._bye = asyncio.create_task(self._give_up(cause, reason))
+
+    async def _give_up(self, cause: str, reason: str) -> None:
+        if self._endpoint.sure is not None:
+            await self._endpoint.sure()
+        await self._send_bye(reason, cause)
 
     async def request(
         self, method: str, *, headers: HeaderList = (), body: bytes = b"", content_type: str | None = None

@@ -5,7 +5,7 @@ ACK, PRACK and CANCEL to the call they belong to, new requests to the server's p
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ from provisioning.config import Config
 from sip_app.admission import Admission
 from sip_app.calls import IncomingCall
 from sip_app.dialogs import Dialog, Rejected, new_tag
-from sip_app.endpoint_users import ClientUser, Pipeline, Waiter
+from sip_app.endpoint_users import ClientUser, Pipeline, Waiter, refusal_for
 from sip_app.events import Trace
 from sip_app.metrics import count_answer, count_received, count_request, limited
 from sip_app.ports import Dialogs
@@ -82,6 +82,8 @@ class SipEndpoint:
         self.min_se = config.service.min_se
         self.dialogs: dict[DialogId, Dialog] = {}
         self.forgetting: list[Callable[[Dialog], object]] = []
+        self.sure: Callable[[], Awaitable[None]] | None = None
+        """Waits until no other server can have taken our dialogs over, where there are others."""
         self.early: dict[DialogId, IncomingCall] = {}
         self.calls: dict[ServerTransaction, IncomingCall] = {}
         self.cancellable: dict[ServerTransaction, Callable[[], None]] = {}
@@ -178,21 +180,15 @@ class SipEndpoint:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and not isinstance(error, Rejected | SipParseError):
+        if isinstance(error, OSError):
+            log.error("server.store_failed", error=str(error))
+        elif error is not None and not isinstance(error, Rejected | SipParseError):
             log.error("server.failed", exc_info=error)
 
     def _served(self, tx: ServerTransaction, request: Request, task: asyncio.Task[None]) -> None:
         self._finished(task)
-        if task.cancelled():
-            self.reject(tx, request, Rejected(503))
-            return
-        error = task.exception()
-        if isinstance(error, Rejected):
-            self.reject(tx, request, error)
-        elif isinstance(error, SipParseError):
-            self.reject(tx, request, Rejected(400, f"Bad Request ({error})"))
-        elif error is not None:
-            self.reject(tx, request, Rejected(500))
+        if (refusal := refusal_for(task)) is not None:
+            self.reject(tx, request, refusal)
 
     # What goes out
 
@@ -275,7 +271,7 @@ class SipEndpoint:
         self.dialogs.pop(dialog.state.id, None)
         for act in self.forgetting:
             act(dialog)
-        self.spawn(self._store.delete(dialog.id))
+        self.spawn(self._store.delete(dialog.id, self._as_id))
 
     # What comes in
 

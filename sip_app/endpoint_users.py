@@ -5,8 +5,10 @@ from typing import Protocol
 
 from protocols.net import Flow
 from protocols.sip.dialog import DialogState
+from protocols.sip.errors import SipParseError
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.message import Request, Response
+from sip_app.capabilities import Rejected
 
 
 class ClientUser(Protocol):
@@ -31,6 +33,22 @@ class Pipeline(Protocol):
     async def reach(self, state: DialogState) -> Flow | None:
         """Another way to the peer of a dialog whose flow is gone."""
         ...
+
+
+def refusal_for(work: "asyncio.Task[None]") -> Rejected | None:
+    """The answer to a request whose service ended without one; None if it ended well."""
+    if work.cancelled():
+        return Rejected(503)
+    match work.exception():
+        case Rejected() as refusal:
+            return refusal
+        case SipParseError() as error:
+            return Rejected(400, f"Bad Request ({error})")
+        case OSError():
+            return Rejected(503, "Database Unavailable", (("Retry-After", "2"),))
+        case None:
+            return None
+    return Rejected(500)
 
 
 class Waiter:

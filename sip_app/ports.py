@@ -3,7 +3,7 @@
 Every write returns only after it is durable: what has been acknowledged to a caller survives a kill -9.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,16 +90,17 @@ class Broadcasts(Protocol):
         """A number larger than every epoch this channel ever had, durable."""
         ...
 
-    async def update(self, broadcast: Broadcast) -> None:
-        """Rewrite the claim of this channel and epoch (state, lease, media); nothing if another epoch stands."""
+    async def update(self, broadcast: Broadcast) -> bool:
+        """Rewrite the claim of this channel and epoch (state, lease, media). False, and nothing is written, if another
+        epoch stands or another server has it."""
         ...
 
     async def take_over(self, broadcast: Broadcast, from_as: str) -> bool:
         """Make `broadcast.as_id` the owner of this channel and epoch if `from_as` still is; True if that was so."""
         ...
 
-    async def release(self, channel: str, epoch: int) -> None:
-        """Remove the claim of this epoch."""
+    async def release(self, channel: str, epoch: int, as_id: str) -> None:
+        """Remove the claim of this epoch if that server has it."""
         ...
 
     async def get(self, channel: str) -> Broadcast | None:
@@ -108,6 +109,10 @@ class Broadcasts(Protocol):
 
     async def all(self) -> Sequence[Broadcast]:
         """Every claim that stands."""
+        ...
+
+    async def elsewhere(self, as_id: str) -> Mapping[str, int]:
+        """The epochs of the broadcasts that others than `as_id` hold, by channel."""
         ...
 
 
@@ -131,11 +136,11 @@ class Dialogs(Protocol):
     """Confirmed dialogs, so that a restarted server holds its calls again."""
 
     async def save(self, dialog: StoredDialog) -> None:
-        """Insert or rewrite one dialog."""
+        """Insert or rewrite one dialog. Raises OSError if another server has taken it over."""
         ...
 
-    async def delete(self, dialog_id: str) -> None:
-        """Forget one dialog."""
+    async def delete(self, dialog_id: str, as_id: str) -> None:
+        """Forget one dialog if that server has it."""
         ...
 
     async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:

@@ -37,6 +37,7 @@ from sip_app.guard import Guard
 from sip_app.handover import HandedOver, Handover
 from sip_app.history import history_lines
 from sip_app.identity import Identity
+from sip_app.merged import Merged
 from sip_app.notices import Notices
 from sip_app.numbers import (
     ForeignTarget,
@@ -111,7 +112,7 @@ class ApplicationServer:
         self.notifier = Notifier(self.endpoint, config)
         self.messages: Messages | None = None
         self._cluster: Cluster | None = None
-        self._merging: dict[tuple[str, str, int], ServerTransaction] = {}
+        self._merged = Merged(self.endpoint)
 
     async def start(self) -> None:
         """Read the secrets, then bind the sockets and serve. Raises OSError when an address is taken."""
@@ -134,7 +135,7 @@ class ApplicationServer:
 
     async def join(self, cluster: Cluster, survivor: Survivor) -> None:
         """Serve together with others on the same store; call after `start`. Raises OSError."""
-        self._cluster = cluster
+        self._cluster, self.endpoint.sure = cluster, cluster.sure
         self._between.strays = Strays(self._ports.dialogs, cluster, survivor, self._proxy, self.on_request)
         sip, port = self._config.sip, dict(self.addresses)["udp"].port
         await cluster.join(Address(sip.advertised_host or sip.bind, port), survivor)
@@ -181,7 +182,7 @@ class ApplicationServer:
                 return
             endpoint.serve(tx, request, self._serve(tx, admitted))
         elif (dialog := endpoint.dialogs.get(incoming_id(request))) is not None:
-            if _from_its_peer(admitted, dialog):
+            if admitted.comes_from(dialog.state.flow.remote.host, dialog.app.get("client")):
                 dialog.receive(tx, admitted.request, flow)
             else:
                 endpoint.serve(tx, request, self._from_elsewhere(tx, admitted, dialog))
@@ -201,16 +202,26 @@ class ApplicationServer:
 
     async def _in_subscription(self, tx: ServerTransaction, admitted: Admitted, subscription: Subscription) -> None:
         """A request of a subscription's dialog; from an address it never used, its sender must prove who it is."""
-        if not admitted.trusted and admitted.flow.remote.host != subscription.state.flow.remote.host:
+        watcher = subscription.watcher
+        if not admitted.comes_from(subscription.state.flow.remote.host, watcher.client_address.host):
             caller = await self._identity.identify(admitted)
-            if caller.aor != subscription.watcher.aor:
+            if caller.aor != watcher.aor:
                 raise Rejected(403)
         self.notifier.refresh(tx, admitted.request, subscription, admitted.flow)
 
     async def _serve_handed(self, tx: ServerTransaction, request: Request, handed: HandedOver) -> None:
-        """A call another server asked after and handed over, as we hold its broadcast."""
-        call = Diverted(handed.service, handed.channel)
-        await self._as_callee(tx, request, handed.caller, ServiceNumber(handed.service), call, handed)
+        """What another server asked after and handed over, as we hold the broadcast it is about."""
+        caller, channel = handed.caller, handed.channel
+        if request.method == "INVITE":
+            call = Diverted(handed.service, channel)
+            await self._as_callee(tx, request, caller, ServiceNumber(handed.service), call, handed)
+        elif request.method == "SUBSCRIBE" and channel is not None:
+            event = self.notifier.event_of(request)
+            await self.notifier.subscribe(tx, request, caller, channel, event, handed.back or tx.flow)
+        else:
+            target = ServiceNumber(handed.service) if channel is None else LocalNumber(channel)
+            if not await self._takes_message(tx, request, caller, target, handed=True):
+                await self._call(tx, request, caller, target.aor, trusted=False)
 
     def on_ack(self, request: Request, flow: Flow) -> None:
         """An ACK for a 2xx between others: passed on without a transaction."""
@@ -228,8 +239,8 @@ class ApplicationServer:
 
     async def _route(self, tx: ServerTransaction, admitted: Admitted) -> None:
         """Routes, identity, number analysis."""
-        if admitted.request.method != "REGISTER" and self._merging.get(_merge_key(admitted.request), tx) is not tx:
-            raise Rejected(482, "Merged Request")
+        if admitted.request.method != "REGISTER":
+            self._merged.check(tx, admitted.request)
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
         home = self._plan.home(request)
         target = self._plan.analyse(request.parsed_uri, home)
@@ -237,7 +248,7 @@ class ApplicationServer:
             if isinstance(target, ForeignTarget):
                 raise Rejected(403, "Foreign Domain")
             check_required(request)
-            self._check_merged(tx, request)
+            self._merged.serve(tx, request)
             able = (*CAPABILITIES, *self.notifier.allow_events)
             self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=able))
             return
@@ -252,13 +263,15 @@ class ApplicationServer:
             await self._register(tx, replace(admitted, request=request), caller, target)
         elif request.method == "SUBSCRIBE" and self._notifies(target, request):
             check_required(request)
-            self._check_merged(tx, request)
+            self._merged.serve(tx, request)
             if not self._plan.may_reach(caller.aor, target.aor):
                 raise Rejected(403, OTHER_DOMAIN)
             event = self.notifier.event_of(request)
-            await self.notifier.subscribe(tx, request, caller, target.aor, event, admitted.flow)
-        elif request.method == "MESSAGE" and self._takes_message(request, caller, target):
-            self.endpoint.respond(tx, make_response(request, 202, to_tag=new_tag()))
+            roster = event.package == "conference"
+            if not (roster and await self._hand_over(tx, request, HandedOver(caller, target.aor, ""))):
+                await self.notifier.subscribe(tx, request, caller, target.aor, event, admitted.flow)
+        elif request.method == "MESSAGE" and await self._takes_message(tx, request, caller, target):
+            return
         elif isinstance(target, TheServer):
             raise Rejected(404) if request.method in METHODS else not_allowed(request.method)
         elif isinstance(target, ForeignTarget):
@@ -277,18 +290,33 @@ class ApplicationServer:
             raise Rejected(404) if known else self.notifier.bad_event()
         return known
 
-    def _takes_message(self, request: Request, caller: Caller, target: Target) -> bool:
+    async def _takes_message(
+        self, tx: ServerTransaction, request: Request, caller: Caller, target: Target, *, handed: bool = False
+    ) -> bool:
         """True for a MESSAGE within a broadcast, which is thereby taken; others go to the number's phones."""
         if self.messages is None or not isinstance(target, LocalNumber | ServiceNumber):
             return False
-        return self.messages.outside(request, caller, target.aor, service_number=isinstance(target, ServiceNumber))
+        channel, service = (target.aor, "") if isinstance(target, LocalNumber) else (None, target.aor)
+        if self.messages.outside(request, caller, target.aor, service_number=bool(service)):
+            self.endpoint.respond(tx, make_response(request, 202, to_tag=new_tag()))
+            return True
+        return not handed and await self._hand_over(tx, request, HandedOver(caller, channel, service))
+
+    async def _hand_over(self, tx: ServerTransaction, request: Request, about: HandedOver) -> bool:
+        """True if another server holds the broadcast, and has the request now."""
+        there = None
+        if self._service is not None and (channel := about.channel or about.caller.aor):
+            there = await self._service.holder(channel)
+        if there is not None:
+            self._handover.send(tx, request, about, there)
+        return there is not None
 
     async def _register(self, tx: ServerTransaction, admitted: Admitted, caller: Caller, target: Target) -> None:
         request = admitted.request
         if isinstance(target, ForeignTarget):
             raise Rejected(403, "Not Our Domain")
         check_required(request)
-        self._check_merged(tx, request)
+        self._merged.serve(tx, request)
         aor = self._plan.aor(request.to.uri, self._plan.home(request))
         if aor is None:
             raise Rejected(404)
@@ -350,17 +378,14 @@ class ApplicationServer:
         channel = diverted.diverted_by if diverted is not None else None
         if not caller.authenticated and not await self._welcome(channel):
             raise self._identity.challenged(request, caller.client_address.host)
-        self._check_merged(tx, request)
+        self._merged.serve(tx, request)
         if tx.state != "proceeding":
             return
         service = target.aor if isinstance(target, ServiceNumber) else ""
-        if service and handed is None and self._service is not None:
-            there = await self._service.holder(channel or caller.aor)
-            if there is not None:
-                if diverted is not None:
-                    self._onward.tell(tx, request, diverted)
-                self._handover.send(tx, request, HandedOver(caller, channel, service), there)
-                return
+        if service and handed is None and await self._hand_over(tx, request, HandedOver(caller, channel, service)):
+            if diverted is not None:
+                self._onward.tell(tx, request, diverted)
+            return
         back = handed.back if handed is not None else None
         call = IncomingCall(self.endpoint, tx, request, caller, channel, service, back)
         if isinstance(target, ServiceCode):
@@ -382,13 +407,6 @@ class ApplicationServer:
         """True if strangers may watch the channel their call was diverted by."""
         return channel is not None and self._service is not None and await self._service.open_to_guests(channel)
 
-    def _check_merged(self, tx: ServerTransaction, request: Request) -> None:
-        """The same request by another way (RFC 3261 section 8.2.2.2)."""
-        key = _merge_key(request)
-        if self._merging.setdefault(key, tx) is not tx:
-            raise Rejected(482, "Merged Request")
-        self.endpoint.at_end(tx, lambda: self._merging.pop(key, None))
-
     def _names_us(self, uri: SipUri) -> bool:
         """True for a Route entry that means this server; without a port, our name alone does."""
         if self._cluster is not None and uri.address is not None and self._cluster.holds(uri.address):
@@ -398,15 +416,3 @@ class ApplicationServer:
     async def reach(self, state: DialogState) -> Flow | None:
         """Another way to the peer of a dialog whose connection is gone."""
         return await self._onward.reach(state)
-
-
-def _merge_key(request: Request) -> tuple[str, str, int]:
-    return request.call_id, request.from_.tag, request.cseq.number
-
-
-def _from_its_peer(admitted: Admitted, dialog: Dialog) -> bool:
-    """True if a request of the dialog comes from where its caller called; behind an edge proxy there are others."""
-    here = admitted.flow.remote.host == dialog.state.flow.remote.host
-    if here and admitted.relayed and not admitted.trusted:
-        return dialog.app.get("client") in (None, admitted.client.host)
-    return here or admitted.trusted

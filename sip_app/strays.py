@@ -34,13 +34,12 @@ class Strays:
         stored = await self._dialogs.find(request.to.tag)
         if stored is None:
             raise Rejected(481)
+        dead = await self._cluster.dead(stored.as_id)
         owner = self._cluster.address_of(stored.as_id)
-        if owner is not None and self._cluster.alive(stored.as_id):
+        if owner is not None and not dead:
             way = self._proxy.endpoint.transports.udp_flow(owner)
             self._proxy.forward(tx, request, None, [ProxyTarget(request.uri, way)], record=False)
             return
-        if owner is None:
-            raise Rejected(481)
         await self._survivor.take_over(stored.as_id)
         after = await self._dialogs.find(request.to.tag)
         if after is None or after.as_id == stored.as_id:

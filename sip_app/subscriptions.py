@@ -193,6 +193,10 @@ class Notifier:
         """Who follows this state of this address of record."""
         return list(self._following.get((package, resource), ()))
 
+    def followed(self, package: str) -> list[str]:
+        """The addresses of record whose state of this package somebody follows."""
+        return [resource for name, resource in self._following if name == package]
+
     def changed(self, package: str, resource: str) -> None:
         """A state has, or may have, changed."""
         for subscription in self.following(package, resource):

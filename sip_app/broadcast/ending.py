@@ -61,7 +61,7 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
             log.info("broadcast.forwarding_withdrawn", channel=group.channel)
         await service.close_on_relay(group.channel, group.epoch)
         # Before the BYEs: a viewer's dead phone must not keep the broadcaster from going live again.
-        await _written(group, service.ports.broadcasts.release(group.channel, group.epoch))
+        await _written(group, service.ports.broadcasts.release(group.channel, group.epoch, service.as_id))
         await _end_calls(service, group, reason)
     finally:
         service.closing.discard(group)
@@ -77,6 +77,12 @@ async def end_group(service: Broadcasting, group: LiveGroup, reason: str) -> Non
             observer.broadcast_ended(group, reason)
 
 
+async def conclude(service: Broadcasting, group: LiveGroup, reason: str) -> None:
+    """End a broadcast because of what we believe, not because we were asked to: only once we know that it is ours."""
+    await service.sure()
+    await end_group(service, group, reason)
+
+
 def limit_duration(service: Broadcasting, group: LiveGroup) -> None:
     """See to it that the group ends by its policy: so long after its first call, whatever restarts come between."""
     longest = group.policy.max_seconds
@@ -85,7 +91,7 @@ def limit_duration(service: Broadcasting, group: LiveGroup) -> None:
 
     def end() -> None:
         limited("services.max_seconds")
-        service.spawn(end_group(service, group, TIME_IS_UP))
+        service.spawn(conclude(service, group, TIME_IS_UP))
 
     left = max(0.0, group.opened_at + longest - time.time())
     group.deadline = asyncio.get_running_loop().call_later(left, end)
@@ -107,7 +113,7 @@ async def _end_calls(service: Broadcasting, group: LiveGroup, reason: str) -> No
         await asyncio.wait(byes, timeout=BYE_PATIENCE)
 
 
-async def _written(group: LiveGroup, writing: Awaitable[None]) -> None:
+async def _written(group: LiveGroup, writing: Awaitable[object]) -> None:
     """A store that fails now must not keep the calls up; what it still holds is put right at the next start."""
     try:
         await writing
@@ -144,6 +150,7 @@ async def _ask_after(service: Broadcasting, report: LegLost, silent: Callable[[]
             if group.source is None or group.state != "live":
                 return
             if not await group.source.probe(patience):
+                await service.sure()
                 if group.leg_id == report.leg_id:
                     broadcaster_lost(service, group)
                 return
@@ -152,6 +159,7 @@ async def _ask_after(service: Broadcasting, report: LegLost, silent: Callable[[]
             if viewer is None:
                 return
             if not await viewer.dialog.probe(patience):
+                await service.sure()
                 await end_viewer(service, group, viewer, VIEWER_LOST)
                 return
         # The phone is alive, only silent (muted, on hold): ask again while the relay does not hear it.
@@ -170,6 +178,6 @@ def broadcaster_lost(service: Broadcasting, group: LiveGroup) -> None:
 
 
 async def _grace(service: Broadcasting, group: LiveGroup) -> None:
-    await service.store(group)
+    await _written(group, service.store(group))
     await asyncio.sleep(service.config.service.reconnect_grace)
-    await end_group(service, group, BROADCASTER_LOST)
+    await conclude(service, group, BROADCASTER_LOST)

@@ -185,6 +185,10 @@ class AnnouncementCalls(Protocol):
         ...
 
 
+async def _alone() -> None:
+    """No other server shares our store."""
+
+
 @dataclass(slots=True, eq=False)
 class Broadcasting:
     """What all parts of the broadcast service share: configuration, ports, the relay, the open groups."""
@@ -208,6 +212,10 @@ class Broadcasting:
     """By service number, `number@domain`."""
     silent: dict[tuple[str, int, str], object] = field(default_factory=dict)
     """Legs (channel, epoch, leg id) the relay reported lost and has not heard since, and who asks after each."""
+    sure: Callable[[], Awaitable[None]] = _alone
+    """Waits until no other server can have taken our broadcasts over."""
+    looking: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Called every few seconds where other servers share the store, to see what they do; may raise OSError."""
     _ended: dict[str, float] = field(default_factory=dict)
     """When channels that are gone since a moment ended, on the event loop's clock."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -275,9 +283,9 @@ class Broadcasting:
             service=group.service,
         )
 
-    async def store(self, group: LiveGroup) -> None:
-        """Write the group's state down; durable on return."""
-        await self.ports.broadcasts.update(self.claim(group))
+    async def store(self, group: LiveGroup) -> bool:
+        """Write the group's state down; durable on return. False if another server has it."""
+        return await self.ports.broadcasts.update(self.claim(group))
 
     async def remove_leg(self, group: LiveGroup, leg_id: str) -> None:
         """Take a leg off the relay; if that cannot be told now, reconciliation does it later."""

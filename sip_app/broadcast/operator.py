@@ -15,8 +15,10 @@ from typing import Any
 
 import structlog
 
+from protocols.records import Broadcast
 from sip_app.broadcast.ending import end_group, stopped_by_operator
 from sip_app.broadcast.group import Broadcasting
+from sip_app.broadcast.media import load_formats
 from sip_app.guard import Guard
 
 MAX_LINE = 4096
@@ -74,9 +76,9 @@ class OperatorDoor:
             return {"ok": False, "error": "not a command"}
         match command:
             case "list":
-                return {"ok": True, "broadcasts": self._list()}
+                return await self._told(self._list())
             case "stop":
-                return await self._stop(str(request.get("number", "")), str(request.get("reason", "")))
+                return await self._told(self._stop(str(request.get("number", "")), str(request.get("reason", ""))))
             case "reload" if self.reload is not None:
                 return await self.reload()
             case "blocks" if self.guard is not None:
@@ -90,9 +92,16 @@ class OperatorDoor:
                 return {"ok": True, "who": who}
         return {"ok": False, "error": f"no such command: {str(command)[:40]}"}
 
-    def _list(self) -> list[dict[str, Any]]:
+    async def _told(self, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return await answer
+        except OSError as error:
+            return {"ok": False, "error": f"the store cannot be asked: {error}"}
+
+    async def _list(self) -> dict[str, Any]:
+        """Those of this server in full; of those that other servers on our store hold, what the store knows."""
         now = time.time()
-        return [
+        here = [
             {
                 "number": group.number,
                 "channel": group.channel,
@@ -104,13 +113,36 @@ class OperatorDoor:
                 "viewers": sorted(viewer.number for viewer in group.viewers.values()),
                 "forwarded": group.forwarded,
                 "media": [f"{fmt.codec}/{fmt.clock_rate}" for fmt in group.formats],
+                "as_id": self._service.as_id,
             }
             for group in (*self._service.open.values(), *self._service.closing)
         ]
+        elsewhere = [
+            {
+                "number": claim.channel.partition("@")[0],
+                "channel": claim.channel,
+                "service": claim.service,
+                "state": claim.state,
+                "epoch": claim.epoch,
+                "since": claim.opened_at,
+                "seconds": round(now - claim.opened_at, 1),
+                "media": [f"{fmt.codec}/{fmt.clock_rate}" for fmt in load_formats(claim.media)],
+                "as_id": claim.as_id,
+            }
+            for claim in await self._elsewhere()
+        ]
+        return {"ok": True, "broadcasts": here + elsewhere}
+
+    async def _elsewhere(self) -> list[Broadcast]:
+        claims = await self._service.ports.broadcasts.all()
+        return [claim for claim in claims if claim.as_id != self._service.as_id]
 
     async def _stop(self, number: str, reason: str) -> dict[str, Any]:
         groups = [group for group in self._service.open.values() if number in (group.number, group.channel)]
         if not groups:
+            for claim in await self._elsewhere():
+                if number in (claim.channel, claim.channel.partition("@")[0]):
+                    return {"ok": False, "error": f"{number[:40]} is live on {claim.as_id}: stop it there"}
             return {"ok": False, "error": f"{number[:40]} is not live"}
         if len(groups) > 1:
             channels = " or ".join(group.channel for group in groups)

@@ -2,11 +2,12 @@
 
 Open is a number with a registered phone or a broadcast; the lamp is lit for as long as a call to the number would be
 taken into its broadcast. Registrations tell of themselves, but for those that run out: a timer looks after these.
+What other servers on our store know is looked up every few seconds.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 from protocols.presence_info import DIALOG_INFO, PIDF, CallIds, dialog_info, presence
@@ -18,6 +19,8 @@ from sip_app.subscriptions import Notifier, View
 PRESENCE: Literal["presence"] = "presence"
 DIALOG: Literal["dialog"] = "dialog"
 LIVE_STATES = ("live", "lost")
+LOOKED_AT_ONCE = 100
+"""Numbers whose registrations with other servers are looked up in one go; the others follow in turn."""
 
 
 class Bindings(Protocol):
@@ -36,9 +39,17 @@ class Liveness:
         self._bindings = bindings
         self._registered: dict[str, bool] = {}
         self._run_out: dict[str, asyncio.TimerHandle] = {}
+        self._elsewhere: Mapping[str, int] = {}
+        self._turn = 0
+        service.looking.append(self.look_around)
+
+    def epoch(self, aor: str) -> int | None:
+        """Of the broadcast a call to this number would be taken into, on whichever server."""
+        group = self.live(aor)
+        return group.epoch if group is not None else self._elsewhere.get(aor)
 
     def live(self, aor: str) -> LiveGroup | None:
-        """The broadcast a call to this number would be taken into, if there is one."""
+        """The same broadcast if it is on this server."""
         group = self.service.open.get(aor)
         return group if group is not None and group.state in LIVE_STATES else None
 
@@ -65,6 +76,17 @@ class Liveness:
             self._registered.pop(aor, None)
             if (timer := self._run_out.pop(aor, None)) is not None:
                 timer.cancel()
+
+    async def look_around(self) -> None:
+        """See what other servers on our store know. Raises OSError."""
+        before, self._elsewhere = self._elsewhere, await self.service.ports.broadcasts.elsewhere(self.service.as_id)
+        for aor in {aor for aor, _ in before.items() ^ self._elsewhere.items()}:
+            for package in (PRESENCE, DIALOG):
+                self.notifier.changed(package, aor)
+        followed = self.notifier.followed(PRESENCE)
+        for aor in followed[self._turn : self._turn + LOOKED_AT_ONCE]:
+            await self._tell_registration(aor)
+        self._turn = self._turn + LOOKED_AT_ONCE if self._turn + LOOKED_AT_ONCE < len(followed) else 0
 
     async def _tell_registration(self, aor: str) -> None:
         await self.look(aor)
@@ -132,7 +154,7 @@ class PresenceView:
         self._told = (False, False)
 
     def _now(self) -> tuple[bool, bool]:
-        return self._liveness.registered(self._aor), self._liveness.live(self._aor) is not None
+        return self._liveness.registered(self._aor), self._liveness.epoch(self._aor) is not None
 
     def full(self) -> bytes:
         """The state as it is."""
@@ -156,8 +178,8 @@ class LampView:
         self._told: tuple[int, CallIds | None] | None = None
 
     def _now(self) -> tuple[int, CallIds | None] | None:
-        group = self._liveness.live(self._aor)
-        return None if group is None else (group.epoch, _ids(group) if self._own else None)
+        group, epoch = self._liveness.live(self._aor), self._liveness.epoch(self._aor)
+        return None if epoch is None else (epoch, _ids(group) if self._own and group is not None else None)
 
     def full(self) -> bytes:
         """The state as it is."""

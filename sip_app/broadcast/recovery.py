@@ -19,6 +19,7 @@ from sip_app.broadcast.ending import (
     ENDED,
     RELAY_LOST,
     broadcaster_lost,
+    conclude,
     end_group,
     leg_lost,
     limit_duration,
@@ -110,6 +111,7 @@ async def reconcile(service: Broadcasting, link: RelayLink) -> None:
 
 
 async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
+    await service.sure()
     # Only what was there before the relay was asked can be missing from its answer.
     here = [group for group in service.open.values() if service.link.home((group.channel, group.epoch)) is link]
     before = {group: set(group.viewers) for group in here}
@@ -122,9 +124,9 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
         if group.over():
             continue
         if not there:
-            service.spawn(end_group(service, group, RELAY_LOST))
+            service.spawn(conclude(service, group, RELAY_LOST))
         elif group.source is None and group.state not in ("opening", "lost"):
-            service.spawn(end_group(service, group, BROADCASTER_LOST))
+            service.spawn(conclude(service, group, BROADCASTER_LOST))
         else:
             await _reconcile_legs(service, group, viewers, there)
     for channel, epoch in legs:

@@ -27,7 +27,16 @@ from protocols.net import Address
 from protocols.records import Overlay, StoredDialog
 from protocols.sip.message import Request
 from provisioning.config import ServicePolicy
-from sip_app.broadcast.ending import ENDED, RELAY_LOST, SHUTDOWN, broadcaster_lost, end_group, leg_lost, limit_duration
+from sip_app.broadcast.ending import (
+    ENDED,
+    RELAY_LOST,
+    SHUTDOWN,
+    broadcaster_lost,
+    conclude,
+    end_group,
+    leg_lost,
+    limit_duration,
+)
 from sip_app.broadcast.group import LEASE, Broadcasting, LiveGroup, Viewer, new_leg_id
 from sip_app.broadcast.in_call import RETRY_AFTER, SourceCall, ViewerCall, description, play, unplayed
 from sip_app.broadcast.keyframe_info import ask_picture
@@ -48,6 +57,10 @@ class Elsewhere(Protocol):
 
     async def holder(self, channel: str) -> Address | None:
         """The living server that holds the channel's broadcast, if that is another."""
+        ...
+
+    async def settle(self) -> None:
+        """Give up what other servers have taken over."""
         ...
 
 
@@ -161,21 +174,18 @@ class BroadcastCalls:
     async def stop(self) -> None:
         """End every broadcast with a reason."""
         groups = [*self.service.open.values()]
-        await asyncio.gather(*(end_group(self.service, group, SHUTDOWN) for group in groups), return_exceptions=True)
+        await asyncio.gather(*(conclude(self.service, group, SHUTDOWN) for group in groups), return_exceptions=True)
 
     async def renew_leases(self) -> None:
         """Keep the claims of the open groups standing, for as long as the server runs."""
         while True:
             await asyncio.sleep(LEASE / 3)
             for group in list(self.service.open.values()):
-                if group.state != "opening":
-                    await self._renew(group)
-
-    async def _renew(self, group: LiveGroup) -> None:
-        try:
-            await self.service.store(group)
-        except OSError as error:
-            log.error("broadcast.lease_not_renewed", channel=group.channel, error=str(error))
+                try:
+                    if group.state != "opening" and not await self.service.store(group) and self.elsewhere is not None:
+                        await self.elsewhere.settle()  # another server has it
+                except OSError as error:
+                    log.error("broadcast.lease_not_renewed", channel=group.channel, error=str(error))
 
     async def relay_up(self, link: RelayLink) -> None:
         """The link stands: agree with the relay on what there is."""
@@ -196,7 +206,7 @@ class BroadcastCalls:
         groups = [g for g in self.service.open.values() if home((g.channel, g.epoch)) in (link, None) and g.epoch]
         log.error("relay.given_up", relay=str(link.address), broadcasts=len(groups))
         for group in groups:  # each by itself: a relay that comes back now must not stop them halfway
-            self.service.spawn(end_group(self.service, group, RELAY_LOST))
+            self.service.spawn(conclude(self.service, group, RELAY_LOST))
 
     def relay_event(self, event: Event) -> None:
         """A report of the relay; those about groups that are gone are ignored, but for their counters."""
@@ -226,7 +236,7 @@ class BroadcastCalls:
                 self.service.spawn(ask_picture(group.source))
             case GroupClosed(cause=cause):
                 log.warning("broadcast.closed_by_relay", channel=group.channel, cause=cause)
-                self.service.spawn(end_group(self.service, group, ENDED))
+                self.service.spawn(conclude(self.service, group, ENDED))
 
     def handler(self, group: LiveGroup, dialog: Dialog) -> DialogHandler:
         """Who answers to what happens in a stored dialog of the group, the source's or a viewer's."""

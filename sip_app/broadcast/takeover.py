@@ -35,6 +35,7 @@ class Takeover:
         self._restore = restore
         self._abandon = abandon
         self._one_at_a_time = asyncio.Lock()
+        self._service.sure = cluster.sure
 
     async def holder(self, channel: str) -> Address | None:
         """The server that holds the channel's broadcast, if that is another; None for us or nobody.
@@ -46,10 +47,12 @@ class Takeover:
         claim = await self._service.ports.broadcasts.get(channel)
         if claim is None or claim.as_id == self._service.as_id:
             return None
-        if not self._cluster.alive(claim.as_id):
+        if await self._cluster.dead(claim.as_id):
             await self.take_over(claim.as_id)
-            return None
-        return self._cluster.address_of(claim.as_id)
+            # Another survivor may have been quicker.
+            claims = await self._service.ports.broadcasts.all()
+            claim = next((claim for claim in claims if claim.channel == channel), None)
+        return self._cluster.address_of(claim.as_id) if claim is not None else None
 
     async def take_over(self, as_id: str) -> None:
         """Go on with all broadcasts of a server that is dead."""
@@ -80,12 +83,25 @@ class Takeover:
             if link is not None and link.up:
                 service.spawn(reconcile(service, link))
 
-    async def give_up_lost(self) -> None:
-        """We counted as dead: whatever another server holds now is forgotten here, and nobody is told."""
-        standing = {(claim.channel, claim.epoch): claim.as_id for claim in await self._service.ports.broadcasts.all()}
-        for group in list(self._service.open.values()):
-            if group.epoch and standing.get((group.channel, group.epoch)) != self._service.as_id:
+    async def settle(self) -> None:
+        """The store was away, or we were: what another server holds now is forgotten here, and nobody is told; what
+        began and ended here meanwhile is written down."""
+        service, ports = self._service, self._service.ports
+        claims = {claim.channel: claim for claim in await ports.broadcasts.all()}
+        for group in list(service.open.values()):
+            claim = claims.get(group.channel)
+            if claim is not None and claim.as_id != service.as_id:
                 self._give_up(group)
+        busy = service.open.keys() | {group.channel for group in service.closing}
+        for claim in claims.values():
+            if claim.as_id == service.as_id and claim.channel not in busy:
+                await ports.diversions.clear_overlay(claim.channel, claim.epoch)
+                await ports.broadcasts.release(claim.channel, claim.epoch, claim.as_id)
+
+    async def look(self) -> None:
+        """See Survivor."""
+        for look in self._service.looking:
+            await look()
 
     def _give_up(self, group: LiveGroup) -> None:
         log.error("broadcast.lost_to_another_server", channel=group.channel, epoch=group.epoch)

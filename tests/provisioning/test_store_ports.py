@@ -21,6 +21,7 @@ from protocols.records import (
     Subscriber,
 )
 from provisioning.config import Config, StoreConfig
+from provisioning.database import StoreError
 from provisioning.store import Store
 from sip_app import ports
 
@@ -193,13 +194,13 @@ def test_a_claim_is_taken_over_only_after_its_lease(config: Config) -> None:
         assert await store.broadcasts.claim(theirs, 100.0) is None
         await store.broadcasts.update(replace(ours, state="live"))
         assert await store.broadcasts.get(AOR) == theirs, "a former owner changes nothing"
-        await store.broadcasts.release(AOR, ours.epoch)
+        await store.broadcasts.release(AOR, ours.epoch, ours.as_id)
         assert await store.broadcasts.get(AOR) == theirs
         await store.broadcasts.update(replace(theirs, state="live"))
 
     async def later(store: Store) -> None:
         assert await store.broadcasts.all() == [replace(theirs, state="live")]
-        await store.broadcasts.release(AOR, theirs.epoch)
+        await store.broadcasts.release(AOR, theirs.epoch, theirs.as_id)
         assert await store.broadcasts.get(AOR) is None
         assert await store.broadcasts.all() == []
 
@@ -226,7 +227,11 @@ def test_dialogs_are_held_again_by_their_server(config: Config) -> None:
 
     async def again(store: Store) -> None:
         assert await store.dialogs.owned_by("as-1") == [replace(ours, state="{2}")]
-        await store.dialogs.delete(ours.dialog_id)
+        await store.dialogs.delete(ours.dialog_id, "as-2")
+        assert len(await store.dialogs.owned_by("as-1")) == 1, "it is not theirs to forget"
+        with pytest.raises(StoreError):
+            await store.dialogs.save(replace(ours, as_id="as-2"))
+        await store.dialogs.delete(ours.dialog_id, "as-1")
         assert await store.dialogs.owned_by("as-1") == []
         assert await store.dialogs.owned_by("as-2") == [other]
 

@@ -247,8 +247,8 @@ class SlowDialogs:
         await self.go.wait()
         await self._dialogs.save(dialog)
 
-    async def delete(self, dialog_id: str) -> None:
-        await self._dialogs.delete(dialog_id)
+    async def delete(self, dialog_id: str, as_id: str) -> None:
+        await self._dialogs.delete(dialog_id, as_id)
 
     async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:
         return await self._dialogs.owned_by(as_id)

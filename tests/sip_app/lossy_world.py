@@ -196,7 +196,7 @@ class Memory:
         await self.pause()
         self.stored[dialog.dialog_id] = dialog
 
-    async def delete(self, dialog_id: str) -> None:
+    async def delete(self, dialog_id: str, as_id: str) -> None:
         await self.pause()
         self.stored.pop(dialog_id, None)
 
@@ -215,12 +215,14 @@ class Memory:
         self.epochs += 1
         return self.epochs
 
-    async def update(self, broadcast: Any) -> None:
+    async def update(self, broadcast: Any) -> bool:
         await self.pause()
-        if broadcast.channel in self.claims and self.claims[broadcast.channel].epoch == broadcast.epoch:
+        ours = broadcast.channel in self.claims and self.claims[broadcast.channel].epoch == broadcast.epoch
+        if ours:
             self.claims[broadcast.channel] = broadcast
+        return ours
 
-    async def release(self, channel: str, epoch: int) -> None:
+    async def release(self, channel: str, epoch: int, as_id: str) -> None:
         await self.pause()
         if channel in self.claims and self.claims[channel].epoch == epoch:
             del self.claims[channel]
@@ -377,7 +379,7 @@ class LossyWorld:
             "at end": endpoint._at_end,
             "users": endpoint.users,
             "tasks": endpoint._tasks,
-            "merging": server._merging,
+            "merging": server._merged._served,
             "passing": server._proxy._passing,
             "groups": service.open,
             "closing": service.closing,
