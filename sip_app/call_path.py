@@ -20,6 +20,7 @@ from sip_app.diversion import DiversionStep, Diverted, Kind
 from sip_app.endpoint import SipEndpoint
 from sip_app.fork import Fork, Outcome
 from sip_app.forwarding_targets import ForwardingTargets
+from sip_app.metrics import limited
 from sip_app.notices import Notices
 from sip_app.onward import NobodyThere, still_wanted
 
@@ -140,7 +141,10 @@ class Ringing:
         self._path.endpoint.serve(self._tx, self._request, work)
 
     async def _deflect(self, call: Diverted, wanted: Sequence[NameAddr], *, rang: bool) -> None:
-        for contact in wanted:
+        most = self._path.step.deflection_targets
+        if len(wanted) > most:
+            limited("diversion.max_deflection_targets")
+        for contact in wanted[:most]:
             target = await self._path.targets.find(call.target, contact.uri)
             if target is not None:
                 kind: Kind = "deflection while ringing" if rang else "deflection"

@@ -196,6 +196,7 @@ class DiversionStep:
     def reconfigure(self, config: Config) -> None:
         """Take the limits of a changed configuration."""
         self._max = config.diversion.max_diversions
+        self.deflection_targets = config.diversion.max_deflection_targets
         self._no_reply = config.diversion.no_reply_timer
 
     async def resolve(self, call: Diverted) -> Diverted:

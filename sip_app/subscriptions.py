@@ -152,7 +152,8 @@ class Subscription:
             self._due |= self.view.more and not self.over
             return True
         if (patience := _retry_after(response)) is not None and not self.over:
-            self._not_before, self._due, self._full = self._loop.time() + patience, True, True
+            self._not_before = max(self._not_before, self._loop.time() + patience)
+            self._due, self._full = True, True
             return True
         log.info("subscription.failed", package=self.package.name, watcher=self.watcher.aor, status=response.status)
         self._reason, self._due = None, False

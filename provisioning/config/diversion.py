@@ -19,6 +19,9 @@ class DiversionConfig(Section):
     """Times one call may be diverted, by whatever server and rule; then it is refused. More lets chains of
     forwarding grow long before anybody notices."""
 
+    max_deflection_targets: Count = 5
+    """Contacts of a phone's 302 that are looked at, best first, until one may be forwarded to. Each is a look-up."""
+
 
 class XcapConfig(Section):
     """The XCAP server (TS 24.623): users read and change their diversions over HTTP."""

@@ -47,5 +47,8 @@ class MessagesConfig(Section):
     RFC 3428 allows over UDP."""
     per_minute: Count = 20
     """Messages a minute from one account, in bursts of as many; above it 480."""
+    max_waiting: Count = 2_000
+    """Deliveries that may wait within one broadcast, one for each viewer of an answer and for each question; above it
+    480, unless nothing waits. At `rate` 200 that is 10 s of talk."""
     rate: Count = 200
     """Messages a second in all to viewers and broadcasters. An answer to 1,000 viewers takes 5 s at 200."""

@@ -6,6 +6,7 @@ business of the sender. The text is passed on cleaned, as plain text and nothing
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -46,6 +47,7 @@ class Messages:
 
     def __init__(self, service: Broadcasting, endpoint: SipEndpoint, phones: Phones, config: Config) -> None:
         self._service, self._endpoint, self._phones = service, endpoint, phones
+        self._waiting: Counter[LiveGroup] = Counter()
         self.reconfigure(config)
 
     def reconfigure(self, config: Config) -> None:
@@ -75,6 +77,7 @@ class Messages:
     def question(self, group: LiveGroup, viewer: Viewer, request: Request) -> None:
         """A viewer's message: for the broadcaster's phones. Raises `Rejected`."""
         text = self._read(request, viewer.caller)
+        self._expect(group, 1)
         TEXTS.labels("question").inc()
         log.info("message.question", channel=group.channel, viewer=viewer.number, octets=len(text))
         self._service.spawn(self._to_phones(group, viewer, text))
@@ -82,9 +85,11 @@ class Messages:
     def answer(self, group: LiveGroup, request: Request) -> None:
         """The broadcaster's message: for all viewers. Raises `Rejected`."""
         text = self._read(request, group.channel)
+        viewers = list(group.viewers.values())
+        self._expect(group, len(viewers))
         TEXTS.labels("answer").inc()
-        log.info("message.answer", channel=group.channel, viewers=len(group.viewers), octets=len(text))
-        self._service.spawn(self._to_viewers(group, text))
+        log.info("message.answer", channel=group.channel, viewers=len(viewers), octets=len(text))
+        self._service.spawn(self._to_viewers(group, viewers, text))
 
     def _read(self, request: Request, account: str) -> bytes:
         if "content-encoding" in request.headers:
@@ -105,27 +110,47 @@ class Messages:
             raise Rejected(480, "Too Many Messages", (("Retry-After", str(int(wait) + 1)),))
         return text.encode()
 
+    def _expect(self, group: LiveGroup, deliveries: int) -> None:
+        """So many more are to be made within a broadcast. Raises `Rejected` 480 while too many wait."""
+        waiting = self._waiting[group]
+        if waiting and waiting + deliveries > self._settings.max_waiting:
+            limited("messages.max_waiting")
+            retry = str(1 + waiting // self._settings.rate)
+            raise Rejected(480, "Too Many Messages In This Broadcast", (("Retry-After", retry),))
+        self._waiting[group] += deliveries
+
+    def _done(self, group: LiveGroup, deliveries: int) -> None:
+        self._waiting[group] -= deliveries
+        if not self._waiting[group]:
+            del self._waiting[group]
+
     async def _to_phones(self, group: LiveGroup, viewer: Viewer, text: bytes) -> None:
-        # Whoever proved who it is was checked against its From; nobody may ask in another's name.
-        sender = viewer.dialog.state.remote_uri if "@" in viewer.caller else f"<sip:{ANONYMOUS}>"
-        bindings = await self._phones.bindings(group.channel)
-        for binding in bindings:
-            await self._pace.turn()
-            request = _outside_dialogs(binding, sender, group.channel, text)
-            self._service.spawn(self._send(request, self._phones.flow_of(binding)))
-        if not bindings and group.source is not None:  # live without being registered: its call is the only way
-            await group.source.ask("MESSAGE", text, SENT_AS)
+        try:
+            # Whoever proved who it is was checked against its From; nobody may ask in another's name.
+            sender = viewer.dialog.state.remote_uri if "@" in viewer.caller else f"<sip:{ANONYMOUS}>"
+            bindings = await self._phones.bindings(group.channel)
+            for binding in bindings:
+                await self._pace.turn()
+                request = _outside_dialogs(binding, sender, group.channel, text)
+                self._service.spawn(self._send(request, self._phones.flow_of(binding)))
+            if not bindings and group.source is not None:  # live without being registered: its call is the only way
+                await group.source.ask("MESSAGE", text, SENT_AS)
+        finally:
+            self._done(group, 1)
 
     async def _send(self, request: Request, flow: Flow) -> None:
         if self._endpoint.transports.alive(flow):
             response = await self._endpoint.request(request, flow)
             log.debug("message.delivered", status=response.status)
 
-    async def _to_viewers(self, group: LiveGroup, text: bytes) -> None:
-        for viewer in list(group.viewers.values()):
-            await self._pace.turn()
-            if group.viewers.get(viewer.leg_id) is viewer:
-                self._service.spawn(_in_dialog(viewer.dialog, text))
+    async def _to_viewers(self, group: LiveGroup, viewers: Sequence[Viewer], text: bytes) -> None:
+        try:
+            for viewer in viewers:
+                await self._pace.turn()
+                if group.viewers.get(viewer.leg_id) is viewer:
+                    self._service.spawn(_in_dialog(viewer.dialog, text))
+        finally:
+            self._done(group, len(viewers))
 
 
 async def _in_dialog(dialog: Dialog, text: bytes) -> None:
