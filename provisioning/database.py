@@ -35,6 +35,9 @@ MAX_WAITING = 50_000
 """Operations waiting before new ones are refused: the disk is hopelessly behind."""
 LOCK_TIMEOUT = 5.0
 """Seconds a SQLite transaction waits for another process's."""
+PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5000}
+"""Seconds PostgreSQL may take to answer a connection, milliseconds it may leave what we sent unacknowledged; libpq
+itself would wait for minutes, in which nothing is written."""
 SWITCH_INTERVAL = 0.0001
 """Seconds after which the writer thread gets the interpreter from a busy event loop (process-wide). Each statement asks
 for it anew: at Python's 5 ms a saturated loop let 140 writes a second through, at 0.1 ms all of 500, p99 27 ms."""
@@ -164,7 +167,13 @@ class Database:
                 self._watch(connection)
                 return [(request, request.operation(connection)) for request in batch]
         except Exception:  # whatever it was belongs to one request: repeated below, where that one gets to see it
-            return [(request, self._alone(connection, request)) for request in batch]
+            answers: list[tuple[_Request, Any]] = []
+            for request in batch:
+                answers.append((request, self._alone(connection, request)))
+                if connection.invalidated:  # the database server is gone, and is not asked for each of them again
+                    answers += [(other, answers[-1][1]) for other in batch[len(answers) :]]
+                    break
+            return answers
 
     def _alone(self, connection: Connection, request: _Request) -> Any:
         for last_try in (False, True):
@@ -224,7 +233,8 @@ def _deliver(answers: list[tuple[_Request, Any]]) -> None:
 def _engine(location: str | URL) -> Engine:
     try:
         url = make_url(location)
-        engine = create_engine(url)
+        patience = PATIENCE if url.drivername == "postgresql+psycopg" else {}
+        engine = create_engine(url, connect_args=patience)
     except ArgumentError:  # its text may quote the URL, password and all
         raise StoreError("store.url is no database URL, like postgresql+psycopg://user:password@host/name") from None
     except ImportError as error:
