@@ -1,0 +1,52 @@
+"""What all benchmarks of servers share: the machine they ran on, a core for the server, a line of progress."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+
+def described() -> dict[str, object]:
+    """Processor, cores, kernel, load and versions; `None` for a program that is not there."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "processor": cpu[1] if cpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "load_average_at_start": os.getloadavg()[0],
+        "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "dialcast": version("dialcast"),
+            "commit": _first_line("git", "describe", "--always", "--dirty"),
+            "python": platform.python_version(),
+            "kamailio": _first_line("kamailio", "-v"),
+            "sipp": _first_line("sipp", "-v"),
+        },
+    }
+
+
+def keep_off_core(core: int) -> None:
+    """This process and those it will start leave `core` to the server, if there is another."""
+    others = os.sched_getaffinity(0) - {core}
+    if others:
+        os.sched_setaffinity(0, others)
+
+
+def tell(doing: str = "") -> None:
+    """What is being done, in one line on a terminal that the next one overwrites; nothing clears it."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{doing}", end="", file=sys.stderr, flush=True)
+    elif doing:
+        print(doing, file=sys.stderr, flush=True)
+
+
+def _first_line(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return next((line.strip() for line in said.splitlines() if line.strip()), "")
