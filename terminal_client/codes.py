@@ -47,5 +47,14 @@ def reason_text(why: str) -> str:
 
 def is_normal(why: str) -> bool:
     """True unless the Reason names another cause than normal clearing (Q.850 16, 31) or success."""
+    return _cause(why) in {None, ("q.850", 16), ("q.850", 31), ("sip", 200)}
+
+
+def is_refusal(why: str) -> bool:
+    """True if the Reason says that we may not, as after a wrong PIN."""
+    return _cause(why) == ("sip", 403)
+
+
+def _cause(why: str) -> tuple[str, int] | None:
     found = re.search(r"(?i)^\s*(q\.850|sip)\s*;.*?cause\s*=\s*(\d+)", why)
-    return found is None or (found[1].lower(), int(found[2])) in {("q.850", 16), ("q.850", 31), ("sip", 200)}
+    return None if found is None else (found[1].lower(), int(found[2]))

@@ -1,8 +1,9 @@
 """What can happen in a call besides signalling and media, and the sources that all of it comes from."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from terminal_client.screen import Screen
 from terminal_client.signalling import CallUpdate
@@ -43,6 +44,41 @@ class TimeUp(float):
 
 
 Happening = CallUpdate | MediaEvent | Joined | Forwarded | Key | Tick | TimeUp
+
+
+class Inbox:
+    """Collects what happens in one call, in order, from sources and from work under way."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[Happening] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, happening: Happening) -> None:
+        """It happened."""
+        self._waiting.put_nowait(happening)
+
+    async def next(self) -> Happening:
+        """The oldest that was not handled yet."""
+        return await self._waiting.get()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside, until `close`."""
+        self._tasks.add(asyncio.create_task(work))
+
+    def pump(self, source: AsyncIterator[Happening]) -> None:
+        """Take all that comes from `source`, until `close`."""
+
+        async def run() -> None:
+            async for happening in source:
+                self.put(happening)
+
+        self.start(run())
+
+    async def close(self) -> None:
+        """Stop whatever was begun."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def each(get: Callable[[], Awaitable[Happening]]) -> AsyncIterator[Happening]:

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import cv2
-
 from protocols.rtp.h264 import packetize, split_annex_b
 from protocols.rtp.packet import RtpPacket
 from protocols.rtp.sequence import TIMESTAMP_BITS, Unwrapper
 from protocols.sdp import H264Format
 from terminal_client.audio_codec import open_codec
 from terminal_client.audio_playout import SoundPlayer
+from terminal_client.keypad import send_key
 from terminal_client.microphone import SAMPLE_RATE, Samples
 from terminal_client.rates import Rates
 from terminal_client.receiving import PictureReceiver
@@ -26,7 +25,7 @@ from terminal_client.report import AudioReport, MediaReport, SentFrame
 from terminal_client.rtp_session import RtpSession, SessionUser
 from terminal_client.sending import PictureSender, SoundSender
 from terminal_client.sinks import open_speaker
-from terminal_client.stamp import Plane
+from terminal_client.snapshot import write_png
 from terminal_client.streams import (
     ConsentLost,
     FirstSound,
@@ -79,6 +78,7 @@ class MediaSession:
         self._watch: asyncio.TimerHandle | None = None
         self._silent: set[Medium] = set()
         self._rates = Rates()
+        self._opened_at = time.monotonic()
         self._joined_at: float | None = None
         self._sending_from: float | None = None
         self._first_sound_at: float | None = None
@@ -179,11 +179,16 @@ class MediaSession:
         if self._sounds is not None:
             self._sounds.muted = muted
 
+    async def press(self, key: str) -> bool:
+        """Send a key as telephone event, which takes its time; False if the far end knows none."""
+        since = self._opened_at if self._sending_from is None else self._sending_from
+        return await send_key(self._audio, key, int((time.monotonic() - since) * SAMPLE_RATE))
+
     async def snapshot(self, path: Path) -> bool:
         """Write the picture shown (watching) or sent (broadcasting) last as PNG; False if there is none yet."""
         source = self._viewer if self._role == "watch" else self._pictures
         planes = None if source is None else await asyncio.to_thread(source.last_picture)
-        return planes is not None and await asyncio.to_thread(_write_png, path, planes)
+        return planes is not None and await asyncio.to_thread(write_png, path, planes)
 
     def stats(self) -> MediaStats:
         """A glance for the connected screen."""
@@ -387,10 +392,3 @@ class MediaSession:
             audio_rtp=self._audio.report(),
             video_rtp=self._video.report(),
         )
-
-
-def _write_png(path: Path, planes: Plane) -> bool:
-    encoded, image = cv2.imencode(".png", cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420))
-    if encoded:
-        path.write_bytes(image.tobytes())
-    return bool(encoded)

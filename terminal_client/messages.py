@@ -107,6 +107,15 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class Press:
+    """Send a key in INFO (`application/dtmf-relay`), for a far end that knows no telephone events."""
+
+    call: int
+    key: str = field(repr=False)
+    kind: Literal["press"] = "press"
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Quit:
     """Hang up, deregister, exit. Without it (stdin just ends) the child falls silent, as a phone that crashed."""
 
@@ -231,7 +240,7 @@ class Trouble:
     kind: Literal["trouble"] = "trouble"
 
 
-Command = Start | Register | Listen | Dial | Answer | Reoffer | Hangup | Say | Quit
+Command = Start | Register | Listen | Dial | Answer | Reoffer | Hangup | Say | Press | Quit
 CallEvent = Incoming | Progress | Answered | Reoffered | Reanswered | Said | Unsaid | Ended
 Event = Ready | Registration | CallEvent | Trouble
 

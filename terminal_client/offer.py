@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 
 from protocols.net import Address, is_host
+from protocols.rtp import telephone_event
 from protocols.sdp import (
     Candidate,
     Direction,
@@ -28,6 +29,7 @@ from terminal_client.streams import LocalMedia, LocalStream, Medium, RemoteMedia
 FEEDBACK = ("nack pli", "ccm fir")
 AMR = (Format(96, "AMR", 8000, fmtp="octet-align=1"), Format(97, "AMR", 8000))
 G711 = (Format(0, "PCMU", 8000), Format(8, "PCMA", 8000))
+KEYS = Format(101, telephone_event.NAME, telephone_event.CLOCK_RATE, fmtp=telephone_event.EVENTS)
 H264 = (
     Format(99, "H264", 90000, fmtp="profile-level-id=42e01f;packetization-mode=1", feedback=FEEDBACK),
     Format(98, "H264", 90000, fmtp="profile-level-id=42e01f", feedback=FEEDBACK),
@@ -42,8 +44,12 @@ SESSION = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 
 
 def describe(local: LocalMedia, direction: Direction, *, amr: bool = True) -> str:
-    """The m-sections for our ports. `amr` False where the SIP stack cannot negotiate it."""
-    audio = _media("audio", local.host, local.audio, (*AMR, *G711) if amr else G711, direction)
+    """The m-sections for our ports. `amr` False where the SIP stack cannot negotiate it.
+
+    Who only watches says nothing but may press keys, which travel as sound does: its audio is sendrecv.
+    """
+    sounds = (*AMR, *G711, KEYS) if amr else (*G711, KEYS)
+    audio = _media("audio", local.host, local.audio, sounds, "sendrecv" if direction == "recvonly" else direction)
     return _text(audio, _media("video", local.host, local.video, H264, direction))
 
 
@@ -88,7 +94,8 @@ def read(sdp: str, ours: str) -> RemoteMedia:
             codec=chosen.name.upper(),
             payload_type=chosen.payload_type,
             fmtp=chosen.fmtp,
-            direction=answer_direction(remote.direction, local.direction),
+            direction=(direction := answer_direction(remote.direction, local.direction)),
+            keys=_keys(remote, chosen) if direction in ("sendrecv", "sendonly") else None,
             ufrag=remote.ice_ufrag if ice and remote.has_ice else None,
             password=remote.ice_pwd if ice and remote.has_ice else None,
         )
@@ -120,14 +127,22 @@ def _answered(offered: Media, ours: Media | None, ice: bool) -> Media:
         return reject(offered)
     if chosen.is_codec("AMR"):
         chosen = answer_amr(chosen)
+    known_keys = (replace(KEYS, payload_type=found),) if (found := _keys(offered, chosen)) is not None else ()
     replied = answer_media(
-        offered, port=ours.port, connection=ours.connection, formats=(chosen,), direction=ours.direction
+        offered, port=ours.port, connection=ours.connection, formats=(chosen, *known_keys), direction=ours.direction
     )
     if not offered.rtcp_mux:
         replied = replace(replied, rtcp_port=ours.rtcp_port)
     if ice and offered.has_ice:
         replied = replace(replied, ice_ufrag=ours.ice_ufrag, ice_pwd=ours.ice_pwd, candidates=ours.candidates)
     return replied
+
+
+def _keys(remote: Media, chosen: Format) -> int | None:
+    """The payload type of telephone events at the sound's clock rate, as RFC 4733 section 2.1 wants."""
+    rate = KEYS.clock_rate
+    found = (one for one in remote.formats if one.is_codec(KEYS.name) and one.clock_rate == chosen.clock_rate == rate)
+    return next((one.payload_type for one in found), None)
 
 
 def _text(*media: Media) -> str:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from terminal_client.codes import is_normal, is_refusal, reason_text
+from terminal_client.messages import Ended
 from terminal_client.signalling import LineOptions
 from terminal_client.streams import MediaOptions
 
@@ -28,6 +30,10 @@ class PhoneOptions:
     grace: float = 30.0
     """How long a lost broadcaster tries to come back, seconds: the network keeps the group as long."""
     report: Path | None = None
+    keys: str = field(default="", repr=False)
+    """Pressed as soon as the far end takes our media; `,` is a pause of a second."""
+    pin: str = field(default="", repr=False)
+    """Pressed, once, if there is a voice and no picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +51,15 @@ class Outcome:
     def told(self) -> str:
         """One line for the user; the status of a success explains nothing."""
         return self.words or (f"{self.status} {self.reason}" if self.status >= 300 else self.reason)
+
+
+def judged(ended: Ended, *, answered: bool, nothing_received: bool) -> Outcome:
+    """What the far end's last word means for a script and for a person."""
+    reason = reason_text(ended.why) or ended.reason
+    if not answered or is_refusal(ended.why):
+        return Outcome(REFUSED_CALL, 0 if answered else ended.status, reason)
+    if ended.status in LOST_STATUS:
+        return Outcome(LOST, ended.status, reason, redialable=True)
+    if not is_normal(ended.why):
+        return Outcome(LOST, ended.status, reason)
+    return Outcome(MEDIA_FAILED if nothing_received else OK, ended.status, reason)

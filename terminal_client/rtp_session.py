@@ -158,19 +158,22 @@ class RtpSession:
         self._last_sent = timestamp, time.monotonic()
         for index, payload in enumerate(payloads):
             last = marker and index == len(payloads) - 1
-            packet = RtpPacket(remote.payload_type, self._sequence, timestamp, self.ssrc, payload, last)
-            data = packet.serialise()
-            self._history[self._sequence] = data
-            self._sequence = (self._sequence + 1) & 0xFFFF
-            self.packets_sent += 1
-            self.bytes_sent += len(payload)
-            self._pace.append(data)
-        while len(self._history) > HISTORY:
-            self._history.popitem(last=False)
+            self._pace.append(self._packet(remote.payload_type, timestamp, payload, marker=last))
         steps = max(1, int(spread / PACE_STEP))
         self._pace_count = max(PACE_BURST, -(-len(self._pace) // steps))
         if self._pace_timer is None:
             self._send_paced()
+
+    def send_event(self, payload: bytes, clock: int, *, first: bool) -> bool:
+        """Send one packet of the telephone event that began at `clock`; False if the far end knows no such events."""
+        remote = self._remote
+        if remote is None or remote.keys is None:
+            return False
+        timestamp = (self._timestamp_offset + clock) & 0xFFFFFFFF
+        if first:
+            self._last_sent = timestamp, time.monotonic()
+        self._send(self._packet(remote.keys, timestamp, payload, marker=first))
+        return True
 
     def ask(self, wish: Feedback) -> None:
         """Tell the sender which packets and whether a keyframe we need (RFC 4585, 5104)."""
@@ -221,6 +224,17 @@ class RtpSession:
                 transport.close()
         self._remote = None
 
+    def _packet(self, payload_type: int, timestamp: int, payload: bytes, *, marker: bool) -> bytes:
+        """The next packet of our stream, kept for a while."""
+        data = RtpPacket(payload_type, self._sequence, timestamp, self.ssrc, payload, marker).serialise()
+        self._history[self._sequence] = data
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        self.packets_sent += 1
+        self.bytes_sent += len(payload)
+        while len(self._history) > HISTORY:
+            self._history.popitem(last=False)
+        return data
+
     def _datagram(self, data: bytes, source: Address) -> None:
         now = time.monotonic()
         remote = self._remote
@@ -238,7 +252,7 @@ class RtpSession:
             packet = RtpPacket.parse(data)
         except RtpError:
             return
-        if packet.payload_type != remote.payload_type:
+        if packet.payload_type not in (remote.payload_type, remote.keys):
             return
         if self._reception is None or self._reception.ssrc != packet.ssrc:
             self._reception = Reception(packet.ssrc, self._clock_rate)
@@ -246,7 +260,8 @@ class RtpSession:
         self.last_received_at = now
         self.packets_received += 1
         self.bytes_received += len(packet.payload)
-        self._user.packet(packet, now)
+        if packet.payload_type == remote.payload_type:  # a key pressed there only counts as received
+            self._user.packet(packet, now)
 
     def _received_rtcp(self, data: bytes, now: float) -> None:
         try:

@@ -1,7 +1,8 @@
 """The connected screen in a terminal: what the call is doing, and the choices a user has.
 
 On a tty it is a panel kept up to date and single keys; elsewhere plain lines on stdout and one word a line on stdin, so
-that a script can drive it. Keys arrive as their first letter in `keys`, `t` with the text that was typed after it.
+that a script can drive it. Keys arrive as their first letter in `keys`, `t` with the text that was typed after it;
+digits, `*` and `#` one by one. Digits may be a PIN: what is shown of them is how many there were.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from terminal_client.keypad import KEYS
 from terminal_client.sip_text import printable
 from terminal_client.streams import MediaStats, Role
 
@@ -34,6 +36,7 @@ CHOICES = {
 }
 RECENT_LINES = 8
 MAX_INPUT = 4096
+MAX_BULLETS = 16
 MAX_TEXT = 800
 """Bytes of text typed at once; the server takes as many."""
 ENTER, RUBOUT, ESCAPE = b"\r\n", b"\x08\x7f", b"\x1b"
@@ -75,6 +78,8 @@ class TerminalScreen:
         self.keys: asyncio.Queue[str] = asyncio.Queue()
         self._title = title
         self._choices, self._numbers, self._half = "", "", b""
+        self._pressed = 0
+        """Digits since the last `#`."""
         self._text: bytes | None = None
         """What is being typed."""
         self._recent: deque[str] = deque(maxlen=RECENT_LINES)
@@ -131,7 +136,8 @@ class TerminalScreen:
             return
         words = [Text(line) for line in self._recent]
         typing = self._text is not None and "> " + printable((self._text or b"").decode(errors="ignore"))
-        below = Text(typing or self._choices, style="bold")
+        pressed = "  keys " + "\N{BULLET}" * min(self._pressed, MAX_BULLETS) if self._pressed else ""
+        below = Text(typing or self._choices + pressed, style="bold")
         body = Group(*words, Text(self._numbers, style="cyan"), below)
         self._live.update(Panel(body, title=self._title, title_align="left"), refresh=True)
 
@@ -149,6 +155,12 @@ class TerminalScreen:
             *lines, self._half = (self._half + data)[-MAX_INPUT:].split(b"\n")
             words = [line.decode(errors="replace").strip() for line in lines]
         for word in words:
+            if word and set(word) <= set(KEYS):
+                for key in word:
+                    self.keys.put_nowait(key)
+                self._pressed = 0 if "#" in word else self._pressed + len(word)
+                self._draw()
+                continue
             letter, _, text = word.partition(" ")
             letter = letter[:1].lower()
             if letter in CHOICES and (letter != "t" or text):

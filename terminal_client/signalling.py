@@ -6,6 +6,7 @@ The child may die at any moment (the wheel asserts). That is one event: `Lost` o
 
 import asyncio
 import contextlib
+import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
@@ -26,6 +27,7 @@ from terminal_client.messages import (
     Incoming,
     Listen,
     MessageError,
+    Press,
     Progress,
     Quit,
     Ready,
@@ -50,6 +52,8 @@ QUIT_SECONDS = 6.0
 REGISTER_SECONDS = 8.0
 """An unanswered REGISTER would go on for 64*T1 = 32 s (RFC 3261 timer F); a user has understood sooner."""
 DEBUG_LEVEL = 5
+KEY_IN_INFO = re.compile(r"Signal=\S")
+"""In the messages that debug shows; the keys may be a PIN."""
 
 
 class SignallingLostError(Exception):
@@ -116,6 +120,10 @@ class Call:
     def say(self, text: str) -> None:
         """Send text to the far end; `Unsaid` follows where it is not taken."""
         self.line.command(Say(self.number, text))
+
+    def press(self, key: str) -> None:
+        """Send a key in INFO."""
+        self.line.command(Press(self.number, key))
 
     def hang_up(self, reason: str = "") -> None:
         """End it, whatever state it is in; `Ended` follows."""
@@ -246,11 +254,12 @@ class Line:
     async def _read_errors(self) -> None:
         """Keep the child's last words (an assert names its line there); in debug show all of them."""
         assert self._process.stderr
-        while chunk := await self._process.stderr.read(4096):
-            text = chunk.decode(errors="replace")
+        while line := await self._process.stderr.readline():
+            text = KEY_IN_INFO.sub("Signal=?", line.decode(errors="replace"))
             if self.options.debug:
                 sys.stderr.write(text)
-            self._last_words.extend(line.strip()[:300] for line in text.splitlines() if line.strip())
+            if text.strip():
+                self._last_words.append(text.strip()[:300])
 
     def _heard(self, event: Event) -> None:
         match event:

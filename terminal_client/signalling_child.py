@@ -31,6 +31,7 @@ from terminal_client.messages import (
     Incoming,
     Listen,
     MessageError,
+    Press,
     Progress,
     Quit,
     Ready,
@@ -48,6 +49,7 @@ from terminal_client.messages import (
     encode,
 )
 from terminal_client.offer import SdpError, answer, session_part
+from terminal_client.pjsua_values import key_info, operation, received, sip_header
 from terminal_client.sip_text import body, header
 
 POLL_MS = 5
@@ -98,13 +100,13 @@ class Call(pj.Call):  # type: ignore[misc]  # the wheel has no types
             return
         transaction, message = event.body.tsxState.tsx, event.body.tsxState.src.rdata.wholeMsg
         if transaction.role == pj.PJSIP_ROLE_UAC and transaction.method == "INVITE":
-            self._answer_received(transaction.statusCode, transaction.statusText, message)
+            self._answerreceived(transaction.statusCode, transaction.statusText, message)
         elif transaction.role == pj.PJSIP_ROLE_UAS and transaction.method in ("INVITE", "UPDATE"):
             asked_now = transaction.state == pj.PJSIP_TSX_STATE_TRYING
             if self.answered and asked_now and body(message):
                 self.stack.emit(Reoffered(self.number, body(message)))
 
-    def _answer_received(self, status: int, reason: str, message: str) -> None:
+    def _answerreceived(self, status: int, reason: str, message: str) -> None:
         contact, sdp = header(message, "Contact", "m"), body(message)
         if self.answered:
             if status >= 200:
@@ -131,7 +133,7 @@ class Call(pj.Call):  # type: ignore[misc]  # the wheel has no types
             self.answered = True
             self.stack.emit(Answered(self.number, 200, info.lastReason, info.remoteContact, ""))
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
-            why = header(_received(prm.e), "Reason") or self.ending
+            why = header(received(prm.e), "Reason") or self.ending
             self.stack.ended(self, Ended(self.number, info.lastStatusCode, info.lastReason, why))
 
 
@@ -202,6 +204,8 @@ class Stack:
                     prm = pj.SendInstantMessageParam()
                     prm.contentType, prm.content = "text/plain;charset=UTF-8", text
                     self.calls[number].sendInstantMessage(prm)
+                case Press(call=number, key=key) if number in self.calls:
+                    self.calls[number].sendRequest(key_info(key))
                 case _:
                     """A call that ended meanwhile."""
         except pj.Error as error:
@@ -261,9 +265,9 @@ class Stack:
 
     def _dial(self, command: Dial) -> None:
         call = self.calls[command.call] = Call(self, command.call, command.media)
-        prm = _operation(audio=2)
+        prm = operation(audio=2)
         for name, value in command.headers:
-            prm.txOption.headers.append(_sip_header(name, value))
+            prm.txOption.headers.append(sip_header(name, value))
         call.makeCall(command.uri, prm)
 
     def registration(self, event: Registration) -> None:
@@ -291,13 +295,13 @@ class Stack:
         self.emit(Incoming(call.number, caller, callee, call.remote_sdp))
 
     def _answer(self, call: Call, status: int, reason: str) -> None:
-        prm = _operation(audio=1)
+        prm = operation(audio=1)
         prm.statusCode, prm.reason = status, reason
         call.answer(prm)
 
     def _reoffer(self, call: Call, media: str) -> None:
         call.media, call.remote_sdp = media, ""
-        prm = _operation(audio=2)
+        prm = operation(audio=2)
         prm.opt.flag = pj.PJSUA_CALL_UNHOLD
         call.reinvite(prm)
 
@@ -305,7 +309,7 @@ class Stack:
         call.ending = reason
         prm = pj.CallOpParam()
         if reason:
-            prm.txOption.headers.append(_sip_header("Reason", reason))
+            prm.txOption.headers.append(sip_header("Reason", reason))
         call.hangup(prm)
 
     def ended(self, call: Call, event: Ended) -> None:
@@ -330,28 +334,6 @@ class Stack:
         until = time.monotonic() + seconds
         while not finished() and time.monotonic() < until:
             self.poll()
-
-
-def _operation(audio: int) -> pj.CallOpParam:
-    """Call parameters. As caller PJSUA must expect as many audio streams as there are m-lines, as callee one."""
-    prm = pj.CallOpParam(True)
-    prm.opt.audioCount, prm.opt.videoCount = audio, 0
-    return prm
-
-
-def _sip_header(name: str, value: str) -> pj.SipHeader:
-    sip_header = pj.SipHeader()
-    sip_header.hName, sip_header.hValue = name, value
-    return sip_header
-
-
-def _received(event: pj.SipEvent) -> str:
-    """The message that caused the event, or nothing."""
-    if event.type == pj.PJSIP_EVENT_TSX_STATE and event.body.tsxState.type == pj.PJSIP_EVENT_RX_MSG:
-        return str(event.body.tsxState.src.rdata.wholeMsg)
-    if event.type == pj.PJSIP_EVENT_RX_MSG:
-        return str(event.body.rxMsg.rdata.wholeMsg)
-    return ""
 
 
 def main() -> None:

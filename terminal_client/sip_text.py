@@ -18,6 +18,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def number_of(sender: str) -> str:
+    """The number in a From header's value."""
+    found = re.search(r"sips?:([^@;>]+)", sender)
+    return found[1] if found else sender
+
+
 def body(message: str) -> str:
     """Everything after the empty line."""
     return message[len(_head(message)) :].lstrip("\r\n")

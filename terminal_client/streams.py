@@ -6,7 +6,7 @@ back as `RemoteMedia`. Times are seconds of CLOCK_MONOTONIC, comparable between 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protocols.net import Address
 
@@ -58,6 +58,8 @@ class RemoteStream:
     payload_type: int
     fmtp: str = ""
     direction: Direction = "sendrecv"
+    keys: int | None = None
+    """Payload type of telephone events (RFC 4733), where the far end knows them."""
     ufrag: str | None = None
     password: str | None = field(default=None, repr=False)
 
@@ -199,3 +201,10 @@ class MediaStats:
     jitter_ms: float = 0.0
     playout_ms: float = 0.0
     keyframe_requests: int = 0
+
+    @property
+    def glance(self) -> dict[str, Any]:
+        """What is worth an event every second."""
+        counted = {"frames_sent": self.frames_sent, "frames_decoded": self.frames_decoded}
+        rates = {"send_kbps": round(self.send_kbps, 1), "receive_kbps": round(self.receive_kbps, 1)}
+        return {**counted, "frames_lost": self.frames_lost, **rates}

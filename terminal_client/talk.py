@@ -8,31 +8,30 @@ joining waits for "receive".
 
 import asyncio
 import contextlib
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 from protocols.sdp import Direction
-from terminal_client.codes import is_normal, reason_text, send_code
-from terminal_client.happenings import Forwarded, Happening, Joined, Key, Tick, TimeUp, alarm, each, keys, ticks
+from terminal_client.codes import send_code
+from terminal_client.happenings import Forwarded, Inbox, Joined, Key, Tick, TimeUp, alarm, each, keys, ticks
 from terminal_client.journal import Journal
+from terminal_client.keypad import KEYS, QUESTION_SECONDS, Keypad
 from terminal_client.media import MediaSession
 from terminal_client.messages import Answered, Ended, Progress, Reanswered, Reoffered, Said, Unsaid
 from terminal_client.offer import SdpError, describe, read
 from terminal_client.outcome import (
     INTERRUPTED,
     LOST,
-    LOST_STATUS,
     MEDIA_FAILED,
     OK,
-    REFUSED_CALL,
     Outcome,
     PhoneOptions,
+    judged,
 )
 from terminal_client.screen import Screen
 from terminal_client.signalling import Call, Line, Lost
+from terminal_client.sip_text import number_of
 from terminal_client.streams import (
     ConsentLost,
     FirstPicture,
@@ -47,6 +46,8 @@ from terminal_client.streams import (
 )
 
 GOODBYE_SECONDS = 3.0
+QUESTION = "sound but no picture yet: if a voice asks for a PIN, press its digits and #"
+ANSWERED_BY_PIN = "sound but no picture yet: pressing the PIN you gave"
 
 
 class Talk:
@@ -64,14 +65,17 @@ class Talk:
         self.left = False
         """The user hung up or left, rather than the far end."""
         self._options, self._screen, self._journal = options, screen, journal
-        self._inbox: asyncio.Queue[Happening] = asyncio.Queue()
+        self._inbox = Inbox()
         self._ours = ""
         self._direction: Direction = "sendrecv"
         self._negotiated = self._joining = self._joined = False
         self._flowing = self._wanted = self._connected = False
         self._muted = self._received = self._expecting = self._awaiting_picture = False
         self._pictures = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._keypad = Keypad(media.press, lambda _: None)
+        self._sound_since: float | None = None
+        self._questioned = False
+        """There was a voice, and no picture."""
 
     async def dial(self, line: Line, number: str, direction: Direction) -> Outcome:
         """Call the number and stay until the call is over."""
@@ -106,7 +110,7 @@ class Talk:
             return Outcome(OK) if self.left else Outcome(LOST, 0, line.lost.result())
         leaving.cancel()
         call = ringing.result()
-        caller = _number(call.caller)
+        caller = number_of(call.caller)
         self._journal.event("phone.ringing", caller=caller)
         self._screen.say(f"{caller} is calling")
         self._screen.offer("aq")
@@ -127,23 +131,17 @@ class Talk:
 
     async def _attended(self, line: Line, call: Call) -> Outcome:
         """Pump every source into the inbox while the call lasts."""
-        self._inbox = asyncio.Queue()
-        sources: list[AsyncIterator[Happening]] = [
-            each(call.update),
-            each(self.media.events.get),
-            keys(self._screen),
-            ticks(),
-        ]
-        pumps = [asyncio.create_task(self._pump(source)) for source in sources]
+        self._inbox = Inbox()
+        self._keypad = Keypad(self.media.press, call.press)
+        self._keypad.press(self._options.keys)
+        for source in (each(call.update), each(self.media.events.get), keys(self._screen), ticks()):
+            self._inbox.pump(source)
         try:
             outcome = await self._until_over(line, call)
         except SourceError as error:
             outcome = await self._hang_up(call, Outcome(MEDIA_FAILED, 0, str(error)))
         finally:
-            for task in (*pumps, *self._tasks):
-                task.cancel()
-            await asyncio.gather(*pumps, *self._tasks, return_exceptions=True)
-            self._tasks.clear()
+            await self._inbox.close()
         self.ended_at = time.monotonic()
         if self._flowing and outcome.redialable:
             await self.media.pause()
@@ -152,16 +150,12 @@ class Talk:
             self._screen.say(f"ended: {outcome.reason or 'hung up'}")
         return outcome
 
-    async def _pump(self, source: AsyncIterator[Happening]) -> None:
-        async for happening in source:
-            self._inbox.put_nowait(happening)
-
     async def _until_over(self, line: Line, call: Call) -> Outcome:
         """Handle what happens, in order. Returns when the far end has ended the call or we have."""
         while True:
-            match await self._inbox.get():
+            match await self._inbox.next():
                 case Ended() as ended:
-                    return self._judged(ended)
+                    return judged(ended, answered=self.answered, nothing_received=self._nothing_received)
                 case Lost(detail):
                     return Outcome(LOST, 0, detail, redialable=True)
                 case Progress(status=status, reason=reason, sdp=sdp):
@@ -188,13 +182,14 @@ class Talk:
                 case Joined():
                     self._joined = True
                     self._journal.event("phone.joined")
+                    self._inbox.start(self._keypad.work())
                     await self._flow_if_due()
                 case Forwarded(accepted=accepted, reason=reason):
                     self._forwarded(accepted, reason)
                     await self._flow_if_due()
                 case Said(sender=sender, text=text):
-                    self._journal.event("phone.text", sender=_number(sender))
-                    self._screen.say(f"{_number(sender)}: {' '.join(text.split())}")
+                    self._journal.event("phone.text", sender=number_of(sender))
+                    self._screen.say(f"{number_of(sender)}: {' '.join(text.split())}")
                 case Unsaid(status=status, reason=reason):
                     self._screen.say(f"your text was not taken: {status} {reason}")
                 case Key("t", text) if self.answered:
@@ -205,6 +200,9 @@ class Talk:
                     return await self._hang_up(call, Outcome(OK if self.answered else INTERRUPTED, 0, "hung up"))
                 case Key("a") if call.caller and not self.answered:
                     call.answer(200)
+                case Key(letter) if letter in KEYS:
+                    if self.answered:
+                        self._press(letter)
                 case Key(letter):
                     await self._chosen(letter)
                 case ConsentLost(medium=medium):
@@ -215,6 +213,7 @@ class Talk:
                     return await self._hang_up(call, Outcome(OK, 0, "time is up"))
                 case Tick():
                     self._show_stats()
+                    self._look_for_question()
                 case SourceEnded(reason=reason, medium=medium):
                     self._journal.event("phone.source_ended", medium=medium, reason=reason)
                     if medium == "video":
@@ -247,21 +246,21 @@ class Talk:
             try:
                 await self.media.join()
             except JoinError as error:
-                self._inbox.put_nowait(Joined(str(error) or "the media server did not answer"))
+                self._inbox.put(Joined(str(error) or "the media server did not answer"))
             else:
-                self._inbox.put_nowait(Joined())
+                self._inbox.put(Joined())
 
         if not self._joining:
             self._joining = True
             self._journal.event("phone.joining")
-            self._start(join())
+            self._inbox.start(join())
 
     def _after_answer(self, line: Line, call: Call) -> None:
         if self._options.duration is not None:
-            self._start(self._pump(alarm(self._options.duration)))
+            self._inbox.pump(alarm(self._options.duration))
         if self.role == "broadcast":
             self._join()  # a server may answer without waiting for the join
-            self._start(self._forward_own_number(line))
+            self._inbox.start(self._forward_own_number(line))
             return
         self._connect()
         if self._wanted:
@@ -276,7 +275,7 @@ class Talk:
 
     async def _forward_own_number(self, line: Line) -> None:
         accepted, ended = await send_code(line, f"*21*{self._options.service}#")
-        self._inbox.put_nowait(Forwarded(accepted, ended.reason))
+        self._inbox.put(Forwarded(accepted, ended.reason))
 
     def _forwarded(self, accepted: bool, reason: str) -> None:
         if accepted:
@@ -348,60 +347,52 @@ class Talk:
             case Live(at):
                 self._journal.event("phone.live", mono=at)
             case FirstSound(at):
-                self._received = True
+                self._received, self._sound_since = True, at
                 self._journal.event("phone.first_sound", mono=at)
             case StreamSilent(at, medium):
                 self._journal.event("phone.silent", "warning", mono=at, medium=medium)
-                self._screen.say(f"no {medium} is coming")
+                if not (self._questioned and self._awaiting_picture):  # the voice waits for keys
+                    self._screen.say(f"no {medium} is coming")
 
     def _show_stats(self) -> None:
         if not self._flowing:
             return
         stats = self.media.stats()
         self._screen.stats(self.role, stats)
-        self._journal.event(
-            "phone.stats",
-            frames_sent=stats.frames_sent,
-            frames_decoded=stats.frames_decoded,
-            frames_lost=stats.frames_lost,
-            send_kbps=round(stats.send_kbps, 1),
-            receive_kbps=round(stats.receive_kbps, 1),
-        )
+        self._journal.event("phone.stats", **stats.glance)
+
+    def _press(self, keys: str) -> None:
+        """Keys travel beside the sound that they answer: who presses some receives."""
+        if self.role == "watch" and self._connected and not self._wanted:
+            self._wanted = True
+            self._receive()
+        self._keypad.press(keys)
+
+    def _look_for_question(self) -> None:
+        """Sound without the picture that is due: a voice may be asking for a PIN."""
+        since = self._sound_since
+        if self._questioned or not self._awaiting_picture or since is None:
+            return
+        if time.monotonic() - since < QUESTION_SECONDS:
+            return
+        self._questioned = True
+        self._journal.event("phone.voice_only", pin_given=bool(self._options.pin))
+        self._screen.say(ANSWERED_BY_PIN if self._options.pin else QUESTION)
+        if self._options.pin:
+            self._keypad.press(f"{self._options.pin}#")
+
+    @property
+    def _nothing_received(self) -> bool:
+        return self._expecting and self._flowing and not self._received
 
     async def _hang_up(self, call: Call, outcome: Outcome) -> Outcome:
         """End the call ourselves and give the far end a moment to agree."""
         call.hang_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
-                while not isinstance(happening := await self._inbox.get(), Ended | Lost):
+                while not isinstance(happening := await self._inbox.next(), Ended | Lost):
                     if isinstance(happening, FirstPicture | Live | FirstSound):
                         self._media_seen(happening)
-        if outcome.code == OK and self._expecting and self._flowing and not self._received:
+        if outcome.code == OK and self._nothing_received:
             return Outcome(MEDIA_FAILED, outcome.status, "nothing was received")
         return outcome
-
-    def _judged(self, ended: Ended) -> Outcome:
-        """What the far end's last word means for a script and for a person."""
-        reason = reason_text(ended.why) or ended.reason
-        if not self.answered:
-            return Outcome(REFUSED_CALL, ended.status, reason)
-        if ended.status in LOST_STATUS:
-            return Outcome(LOST, ended.status, reason, redialable=True)
-        if not is_normal(ended.why):
-            return Outcome(LOST, ended.status, reason)
-        if self._expecting and self._flowing and not self._received:
-            return Outcome(MEDIA_FAILED, ended.status, reason)
-        return Outcome(OK, ended.status, reason)
-
-    def _start(self, work: Awaitable[None]) -> None:
-        async def run() -> None:
-            await work
-
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-
-
-def _number(sender: str) -> str:
-    """The number of a From header's value."""
-    found = re.search(r"sips?:([^@;>]+)", sender)
-    return found[1] if found else sender

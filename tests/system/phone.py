@@ -10,8 +10,8 @@ from evented import Evented
 class Phone(Evented):
     """One of our own terminals as a process of its own; use it as a context manager."""
 
-    def __init__(self, folder: Path, server: str, number: str, password: str, *arguments: str) -> None:
-        """`arguments` as on the command line: ("broadcast", "--camera", ...) or ("watch", "1001", ...)."""
+    def __init__(self, folder: Path, server: str, number: str, password: str, *arguments: str, **known: str) -> None:
+        """`arguments` as on the command line: ("broadcast", "--camera", ...) or ("watch", "1001", ...), `known` as environment."""
         folder.mkdir(parents=True, exist_ok=True)
         self.number = number
         self.report_file = folder / "report.json"
@@ -22,7 +22,7 @@ class Phone(Evented):
             *arguments,
             *("--server", server, "--number", number, "--log-format", "json"),
             *("--report", str(self.report_file)),
-            environment={"DIALCAST_PASSWORD": password},
+            environment={"DIALCAST_PASSWORD": password, **known},
         )
 
     def report(self) -> dict[str, Any]:

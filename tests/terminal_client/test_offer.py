@@ -37,6 +37,29 @@ def test_an_offer_names_our_ports_codecs_and_credentials_and_stays_small() -> No
     assert len(text) < 1000, "INVITE and SDP should fit one datagram"
 
 
+def test_keys_are_offered_and_a_viewer_may_press_them_though_it_says_nothing() -> None:
+    audio, video = parse(SESSION + describe(LOCAL, "recvonly")).media
+    assert (audio.direction, video.direction) == ("sendrecv", "recvonly")
+    assert [(f.payload_type, f.clock_rate, f.fmtp) for f in audio.formats if f.is_codec("telephone-event")] == [
+        (101, 8000, "0-15")
+    ]
+
+
+@pytest.mark.parametrize(("directions", "keys"), [("", 96), ("a=sendonly\r\n", None)])
+def test_keys_go_under_the_number_the_far_end_named_and_only_where_it_listens(
+    directions: str, keys: int | None
+) -> None:
+    phone = STOCK_PHONE.replace(
+        "7000 RTP/AVP 8 0\r\n", f"7000 RTP/AVP 8 96\r\na=rtpmap:96 telephone-event/8000\r\n{directions}"
+    )
+    ours = describe(LOCAL, "sendrecv")
+    audio = read(phone, ours).audio
+    assert audio is not None
+    assert audio.keys == keys
+    answered = parse(SESSION + answer(ours, phone)).media[0]
+    assert [f.payload_type for f in answered.formats] == [8, 96]
+
+
 def test_without_amr_the_offer_is_g711() -> None:
     assert "AMR" not in describe(LOCAL, "sendrecv", amr=False)
 

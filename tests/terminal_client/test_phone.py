@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ from protocols.net import Address
 from terminal_client.codes import is_normal, reason_text
 from terminal_client.journal import Journal
 from terminal_client.media import MediaSession
-from terminal_client.messages import Answer, Answered, Command, Ended, Hangup, Progress, Registration
+from terminal_client.messages import Answer, Answered, Command, Ended, Hangup, Press, Progress, Registration
 from terminal_client.outcome import Outcome, PhoneOptions
 from terminal_client.phone import Phone
 from terminal_client.report import CallReport, MediaReport
@@ -20,6 +22,7 @@ from terminal_client.signalling import Call, Line, LineOptions, Lost, Registrati
 from terminal_client.streams import (
     ConsentLost,
     FirstPicture,
+    FirstSound,
     JoinError,
     LocalMedia,
     LocalStream,
@@ -93,6 +96,7 @@ class Notes:
         self.done: list[str] = []
         self.join_error = ""
         self.dark = False
+        self.knows_keys = True
 
     async def open(self) -> LocalMedia:
         stream = LocalStream(5100, 5101, "uuuu", "p" * 22)
@@ -122,6 +126,10 @@ class Notes:
 
     def mute(self, muted: bool) -> None:
         self.done.append(f"mute {muted}")
+
+    async def press(self, key: str) -> bool:
+        self.done.append(f"press {key}")
+        return self.knows_keys
 
     async def snapshot(self, path: Path) -> bool:
         return False
@@ -317,6 +325,84 @@ def test_a_viewer_is_told_that_the_picture_is_awaited_and_when_it_comes() -> Non
     assert scene.screen.said[-3:] == ["waiting for the picture", "receiving", "ended: Enough"]
 
 
+async def asks_for_pin(network: Network, call: Call, media: str) -> None:
+    """A voice that hangs up on who does not answer it."""
+    await show(network, call, media)
+    await asyncio.sleep(2.5)
+    call.put(Ended(call.number, 200, "OK", 'SIP;cause=403;text="Wrong PIN"'))
+
+
+def presses(scene: Scene) -> str:
+    return "".join(what.removeprefix("press ") for what in scene.media.done if what.startswith("press "))
+
+
+def voice_only(**settings: Any) -> Scene:
+    """A viewer who hears a voice and sees nothing."""
+    scene = Scene(receive="now", **settings)
+    scene.media.dark = True
+    scene.media.events.put_nowait(FirstSound(time.monotonic()))
+    return scene
+
+
+def test_a_voice_without_a_picture_may_be_asking_for_a_pin_and_the_given_one_is_pressed_once() -> None:
+    scene = voice_only(pin="4711")
+    outcome = scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=asks_for_pin))
+    assert presses(scene) == "4711#"
+    assert (outcome.code, outcome.told) == (3, "Wrong PIN")
+    assert not any("4711" in text for text in (*scene.screen.said, *map(str, scene.events), repr(scene.options)))
+
+
+def test_who_gave_no_pin_is_told_what_to_do_and_the_digits_go_out_as_they_are_pressed() -> None:
+    scene = voice_only()
+
+    async def asks(network: Network, call: Call, media: str) -> None:
+        await show(network, call, media)
+        await asyncio.sleep(2.2)
+        assert any("if a voice asks for a PIN, press its digits and #" in text for text in scene.screen.said)
+        for key in "47#":
+            scene.screen.keys.put_nowait(key)
+        await asyncio.sleep(0.5)
+        call.put(Ended(call.number, 200, "OK", 'Q.850;cause=16;text="Enough"'))
+
+    assert scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=asks)).code == 0
+    assert presses(scene) == "47#"
+
+
+def test_a_picture_is_no_question() -> None:
+    scene = Scene(receive="now", pin="4711")
+    scene.media.events.put_nowait(FirstSound(time.monotonic()))
+    assert scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=asks_for_pin)).code == 3
+    assert presses(scene) == ""
+
+
+def test_a_far_end_without_telephone_events_gets_keys_in_info_and_who_presses_them_receives() -> None:
+    async def hears(network: Network, call: Call, media: str) -> None:
+        await show(network, call, media)
+        for key in "5*":
+            scene.screen.keys.put_nowait(key)
+        await asyncio.sleep(0.4)
+        call.put(Ended(call.number, 200, "OK"))
+
+    scene = Scene()
+    scene.media.knows_keys = False
+    assert scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=hears)).code == 0
+    assert [command.key for command in scene.lines[0].commands if isinstance(command, Press)] == ["5", "*"]
+    assert "receive" in scene.media.done
+
+
+def test_keys_given_beforehand_are_pressed_as_soon_as_the_far_end_takes_our_media() -> None:
+    async def hears(network: Network, call: Call, media: str) -> None:
+        await show(network, call, media)
+        await asyncio.sleep(0.5)
+        call.put(Ended(call.number, 200, "OK"))
+
+    scene = Scene(receive="now")
+    scene.options = replace(scene.options, keys="12#")
+    assert scene.play(lambda it: it.watch("1005"), lambda: Network(to_1005=hears)).code == 0
+    assert presses(scene) == "12#"
+    assert scene.media.done.index("join") < scene.media.done.index("press 1")
+
+
 def test_an_abnormal_end_is_told_once_and_without_the_status_of_the_answer() -> None:
     async def dies(network: Network, call: Call, media: str) -> None:
         await show(network, call, media)
@@ -392,7 +478,7 @@ def test_a_server_that_is_not_back_at_once_is_dialled_until_it_is() -> None:
 
 def test_a_stack_without_amr_offers_g711_only() -> None:
     async def listen(network: Network, call: Call, media: str) -> None:
-        assert "AMR" not in media and "m=audio 5100 RTP/AVP 0 8" in media
+        assert "AMR" not in media and "m=audio 5100 RTP/AVP 0 8 101" in media
         call.put(Ended(call.number, 486, "checked"))
 
     def network() -> Network:

@@ -63,6 +63,10 @@ def test_the_numbers_suit_the_role() -> None:
     assert "2 lost" in stats_text("watch", MediaStats(frames_lost=2))
 
 
+def test_a_line_of_digits_is_pressed_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pressed(monkeypatch, b"4711#\n*0\n47a\nq\n") == "4711#*0q"
+
+
 def test_a_line_that_begins_with_t_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pressed(monkeypatch, b"t Hello  there\nt\ntext\nq\n") == "tHello  thereq"
 
