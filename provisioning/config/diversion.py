@@ -41,10 +41,14 @@ class XcapConfig(Section):
     """Elements that may lie within each other in it. The format itself needs seven."""
     max_connections: Count = 200
     """Connections held at once; above it new ones are closed."""
+    max_connections_per_address: Count = 20
+    """Connections of one address (an IPv6 one by its /64) held at once; above it new ones are closed. Raise it for
+    phones behind one NAT, or a proxy in front."""
     connection_lifetime: Seconds = 60
     """Seconds after which a connection is closed whatever it does, so that slow senders hold no place."""
     requests_per_second: Count = 20
-    """Requests answered for one client address each second (bursts of the same size); above it 503."""
+    """Requests answered for one client address each second (bursts of the same size); above it 503 and the connection
+    is closed. Twice as many new connections are taken from there."""
 
     @model_validator(mode="after")
     def _tls_whole(self) -> Self:

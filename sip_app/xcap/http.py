@@ -5,11 +5,12 @@ are counted, and each is cut after its lifetime, which ends slow senders of head
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -17,6 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from provisioning.config import XcapConfig
+from sip_app.admission import RateLimit
+from sip_app.guard import place_of
 from sip_app.metrics import limited
 
 Lines = tuple[tuple[str, str], ...]
@@ -117,6 +120,8 @@ class _Everything(Resource):
         for name, value in answer.headers:
             request.responseHeaders.addRawHeader(name, value)
         request.setHeader("Content-Length", str(len(answer.body)))
+        if ("Connection", "close") in answer.headers:
+            request.channel.persistent = False
         if answer.body and request.method != b"HEAD":
             request.write(answer.body)
         request.finish()
@@ -126,6 +131,8 @@ class _Limited(ProtocolWrapper):
     """One connection, cut after its lifetime."""
 
     factory: "Door"
+    place = ""
+    """What counts as its address."""
     _end: Any = None
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
@@ -148,6 +155,7 @@ class _Limited(ProtocolWrapper):
         if self._end is not None:
             self._end.cancel()
             self._end = None
+        self.factory.left(self.place)
         ProtocolWrapper.connectionLost(self, reason)
 
 
@@ -164,13 +172,32 @@ class Door(WrappingFactory[_Limited]):
         super().__init__(site)  # type: ignore[no-untyped-call]  # it has no annotations
         self.limits = limits
         self.later = later
+        self._rate = RateLimit(2 * limits.requests_per_second)
+        self._places: Counter[str] = Counter()
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802 - Twisted's name
-        """A connection, if there is room."""
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - Twisted's name
+        """A connection, if there is room for one more of that address, and not too many come from there."""
+        place = place_of(addr.host)
+        exceeded = None
         if len(self.protocols) >= self.limits.max_connections:
-            limited("xcap.max_connections")
+            exceeded = "xcap.max_connections"
+        elif self._places[place] >= self.limits.max_connections_per_address:
+            exceeded = "xcap.max_connections_per_address"
+        elif not self._rate.allows(place, time.monotonic()):
+            exceeded = "xcap.requests_per_second"
+        if exceeded is not None:
+            limited(exceeded)
             return None
-        return WrappingFactory.buildProtocol(self, addr)
+        connection: Any = WrappingFactory.buildProtocol(self, addr)
+        connection.place = place
+        self._places[place] += 1
+        return connection
+
+    def left(self, place: str) -> None:
+        """A connection from there is over."""
+        self._places[place] -= 1
+        if not self._places[place]:
+            del self._places[place]
 
     def close(self) -> None:
         """Cut every connection."""

@@ -69,6 +69,8 @@ def parse_path(path: str, query: str) -> XcapPath:
 
 def parse_node(text: str, query: str) -> NodeSelector:
     """Read a node selector, unescaped. Raises XcapError 400."""
+    if not (text.isprintable() and query.isprintable()):
+        raise XcapError(400, b"Characters no name may have")
     bindings = {"ss": SS, "cp": CP, **dict(_BINDING.findall(query))}
     if _BINDING.sub("", query).strip():
         raise XcapError(400, b"The query may only bind prefixes: xmlns(prefix=namespace)")

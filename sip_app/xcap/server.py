@@ -123,9 +123,9 @@ class XcapServer:
         return answer
 
     async def _serve(self, asked: Asked) -> Answer:
-        if not self._rate.allows(asked.client, time.monotonic()):
+        if not self._rate.allows(place_of(asked.client), time.monotonic()):
             limited("xcap.requests_per_second")
-            raise XcapError(503, headers=(("Retry-After", "1"),))
+            raise XcapError(503, headers=(("Retry-After", "1"), ("Connection", "close")))
         if self._guard.blocked(place_of(asked.client)):
             limited("security.block_seconds")
             raise XcapError(403)

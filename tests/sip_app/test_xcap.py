@@ -517,7 +517,7 @@ def test_size_rate_and_number_are_bounded(tmp_path: Path) -> None:
         for _, writer in idle:
             writer.close()
         await asyncio.sleep(0.1)
-        statuses = [(await bob.send("GET", "/", {}))[0] for _ in range(15)]
+        statuses = [(await bob.send("GET", "/", {}))[0] for _ in range(10)]
         assert statuses[-1] == 503
 
     run(
