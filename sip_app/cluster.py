@@ -118,6 +118,17 @@ class Cluster:
             await self._see()
         return not self.alive(as_id)
 
+    async def lives(self, as_id: str) -> bool:
+        """Wait for another server's next sign of life; False if none comes within its lease. Raises OSError."""
+        before = self._others.get(as_id)
+        while not await self.dead(as_id):
+            now = self._others[as_id]
+            if before is not None and now.node != before.node:
+                return True
+            before = now
+            await asyncio.sleep(self._lease / RENEWALS / 2)
+        return False
+
     def address_of(self, as_id: str) -> Address | None:
         """Where another server takes SIP over UDP."""
         seen = self._others.get(as_id)

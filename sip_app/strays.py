@@ -34,9 +34,10 @@ class Strays:
         stored = await self._dialogs.find(request.to.tag)
         if stored is None:
             raise Rejected(481)
-        dead = await self._cluster.dead(stored.as_id)
+        # The edge found it silent just now: what was heard of it before that says nothing.
+        lives = await self._cluster.lives(stored.as_id)
         owner = self._cluster.address_of(stored.as_id)
-        if owner is not None and not dead:
+        if owner is not None and lives:
             way = self._proxy.endpoint.transports.udp_flow(owner)
             self._proxy.forward(tx, request, None, [ProxyTarget(request.uri, way)], record=False)
             return

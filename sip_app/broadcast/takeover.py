@@ -66,8 +66,9 @@ class Takeover:
         mine = replace(claim, as_id=service.as_id, lease_until=time.time() + LEASE)
         if not await service.ports.broadcasts.take_over(mine, claim.as_id):
             return  # another server was quicker
+        dialogs = await service.ports.dialogs.adopt(claim.channel, claim.as_id, service.as_id)
         group = hold(service, mine)
-        for stored in await service.ports.dialogs.adopt(claim.channel, claim.as_id, service.as_id):
+        for stored in dialogs:
             dialog = self._restore(stored)
             if dialog.app.get("epoch") == str(group.epoch):
                 dialog.handler = self._calls.handler(group, dialog)

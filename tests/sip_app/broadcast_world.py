@@ -31,6 +31,8 @@ from sip_app.broadcast.records import CallRecorder
 from sip_app.broadcast.relay_link import RelayLink
 from sip_app.broadcast.relays import RelayPool
 from sip_app.broadcast.service import BroadcastCalls
+from sip_app.broadcast.takeover import Takeover
+from sip_app.cluster import Cluster
 from sip_app.ports import Dialogs, DiversionSettings, Ports
 from sip_app.server import ApplicationServer
 
@@ -253,12 +255,21 @@ class SlowDialogs:
     async def owned_by(self, as_id: str) -> Sequence[StoredDialog]:
         return await self._dialogs.owned_by(as_id)
 
+    async def find(self, dialog_id: str) -> StoredDialog | None:
+        return await self._dialogs.find(dialog_id)
+
+    async def adopt(self, group_id: str, from_as: str, to_as: str) -> Sequence[StoredDialog]:
+        return await self._dialogs.adopt(group_id, from_as, to_as)
+
 
 class BroadcastWorld:
     """One server and one relay. `journal` tells in order what the world saw of an end: overlay, media, BYEs."""
 
-    def __init__(self, config: Config, reactor: AsyncioSelectorReactor) -> None:
+    def __init__(
+        self, config: Config, reactor: AsyncioSelectorReactor, as_id: str = "as-test", lease: float | None = None
+    ) -> None:
         self.config, self.reactor = config, reactor
+        self.as_id, self.lease = as_id, lease
         self.phones: list[MediaPhone] = []
         self.journal: list[tuple[str, bool]] = []
         """What happened, and whether the relay still had media then."""
@@ -296,11 +307,11 @@ class BroadcastWorld:
         )
         self.epoch += 1
         address = Address("127.0.0.1", config.relay.control_port)
-        self.link = RelayLink(self.reactor, address, Hello("as-test", self.epoch, ""), config.control)
-        self.service = Broadcasting(config, ports, RelayPool([self.link]), "as-test")
+        self.link = RelayLink(self.reactor, address, Hello(self.as_id, self.epoch, ""), config.control)
+        self.service = Broadcasting(config, ports, RelayPool([self.link]), self.as_id)
         self.calls = BroadcastCalls(self.service)
         self.recorder = CallRecorder(self.service, store.call_records)
-        self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id="as-test", timers=QUICK)
+        self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id=self.as_id, timers=QUICK)
         attach(self.server, self.service)
         self.door = OperatorDoor(self.service, config.data_path / OPERATOR_SOCKET)
         self.door.guard = self.server.guard
@@ -310,6 +321,12 @@ class BroadcastWorld:
         if relay:
             await asyncio.wait_for(self.link.settled.wait(), PATIENCE)
         await self.server.start()
+        if self.lease is not None:
+            self.cluster = Cluster(store.nodes, self.as_id, self.lease)
+            self.calls.elsewhere = Takeover(
+                self.calls, self.cluster, self.server.endpoint.restore, self.server.endpoint.abandon
+            )
+            await self.server.join(self.cluster, self.calls.elsewhere)
         await self.door.start()
         sip = config.sip.model_copy(update={"port": self.address.port})
         self.config = config.model_copy(update={"sip": sip})
@@ -321,6 +338,8 @@ class BroadcastWorld:
         await self.calls.stop()
         await self.door.stop()
         await self.server.stop()
+        if self.lease is not None:
+            await self.cluster.leave()
         await self.link.stop()
         await self.recorder.close()
         await self.store.close()
@@ -330,6 +349,8 @@ class BroadcastWorld:
         self.running = False
         for task in list(self.service._tasks):
             task.cancel()
+        if self.lease is not None and self.cluster._beating is not None:
+            self.cluster._beating.cancel()
         self.server.endpoint.dialogs.clear()
         self.server.endpoint.early.clear()
         await self.server.stop()
@@ -403,7 +424,13 @@ class BroadcastWorld:
 
 @asynccontextmanager
 async def broadcasting(
-    folder: Path, *, relay: dict[str, Any] | None = None, config: dict[str, Any] | None = None, **service: Any
+    folder: Path,
+    *,
+    relay: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    as_id: str = "as-test",
+    lease: float | None = None,
+    **service: Any,
 ) -> AsyncIterator[BroadcastWorld]:
     """A world with short timers; `service` and `relay` are settings of those sections, `config` any others."""
     short = {
@@ -424,7 +451,7 @@ async def broadcasting(
         | (config or {})
     )
     reactor = AsyncioSelectorReactor(asyncio.get_running_loop())
-    world = BroadcastWorld(whole, reactor)
+    world = BroadcastWorld(whole, reactor, as_id, lease)
     await world.start_relay()
     await world.start_server()
     try:
