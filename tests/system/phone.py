@@ -11,7 +11,10 @@ class Phone(Evented):
     """One of our own terminals as a process of its own; use it as a context manager."""
 
     def __init__(self, folder: Path, server: str, number: str, password: str, *arguments: str, **known: str) -> None:
-        """`arguments` as on the command line: ("broadcast", "--camera", ...) or ("watch", "1001", ...), `known` as environment."""
+        """`arguments` as on the command line: ("broadcast", "--camera", ...) or ("watch", "1001", ...).
+
+        `known` is its environment.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.number = number
         self.report_file = folder / "report.json"

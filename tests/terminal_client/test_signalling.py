@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -239,6 +240,32 @@ def test_watching_passes_the_challenge_gets_the_answer_in_the_200_and_hangs_up(r
 
     asyncio.run(story())
     peer.finished()
+
+
+def test_a_key_goes_out_in_info_and_no_log_shows_it(
+    registrar: Peer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = Peer("keys", tmp_path)
+
+    async def story() -> None:
+        line = await open_line(replace(options(registrar.port), debug=True))
+        await line.register()
+        call = line.dial(f"sip:1005@127.0.0.1:{peer.port}", WATCHING)
+        await soon(call, Answered)
+        call.press("7")
+        await asyncio.sleep(0.5)
+        call.hang_up()
+        await soon(call, Ended)
+        await line.close()
+
+    asyncio.run(story())
+    peer.finished()
+    sent = peer.messages.read_text()
+    assert "Content-Type: application/dtmf-relay" in sent
+    assert "Signal=7" in sent
+    shown = capsys.readouterr().err
+    assert "Signal=?" in shown
+    assert "Signal=7" not in shown
 
 
 def test_works_over_tcp(tmp_path: Path) -> None:
