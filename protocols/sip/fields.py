@@ -1,6 +1,6 @@
 """The header fields of a message: ordered, case-insensitive, compact names known (RFC 3261 section 7.3), immutable."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from protocols.sip.errors import SipParseError
 from protocols.sip.headers import TOKEN, split_list
@@ -69,7 +69,8 @@ class Headers:
             found.append((key, name, value.strip(" \t")))
         return cls._of(found)
 
-    def _by_key(self) -> dict[str, list[str]]:
+    def by_key(self) -> Mapping[str, list[str]]:
+        """The lines' values by name in lower-case long form, for who asks for many; not to be changed."""
         index = self._index
         if index is None:
             index = self._index = {}
@@ -82,21 +83,21 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first line's value, or None."""
-        lines = self._by_key().get(_KEYS.get(name) or header_key(name))
+        lines = self.by_key().get(_KEYS.get(name) or header_key(name))
         return lines[0] if lines else None
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every line's value, in order."""
-        return tuple(self._by_key().get(_KEYS.get(name) or header_key(name), ()))
+        return tuple(self.by_key().get(_KEYS.get(name) or header_key(name), ()))
 
     def values(self, name: str) -> list[str]:
         """Every element of a comma-separated header, over all its lines. Empty lines are passed over."""
-        lines = self._by_key().get(_KEYS.get(name) or header_key(name), ())
+        lines = self.by_key().get(_KEYS.get(name) or header_key(name), ())
         return [element for line in lines if line for element in split_list(line)]
 
     def repeated(self, *names: str) -> str | None:
         """The first of these header names that has more than one line, or None."""
-        index = self._by_key()
+        index = self.by_key()
         return next((name for name in names if len(index.get(header_key(name), ())) > 1), None)
 
     def with_(self, name: str, *values: str) -> "Headers":
@@ -122,6 +123,16 @@ class Headers:
         keys = {header_key(name) for name in names}
         return Headers._of([line for line in self._lines if line[0] in keys])
 
+    def answering(self, keys: frozenset[str], to_tag: str | None, more: Iterable[tuple[str, str]]) -> "Headers":
+        """A response's headers: of these, given as to `has_any`, what is here, To with the tag added; then `more`."""
+        lines = [line for line in self._lines if line[0] in keys]
+        if to_tag:
+            lines = [
+                (key, name, f"{text};tag={to_tag}") if key == "to" else (key, name, text) for key, name, text in lines
+            ]
+        lines += [(_KEYS.get(name) or header_key(name), name, value) for name, value in more]
+        return Headers._of(lines)
+
     def prepend(self, name: str, value: str) -> "Headers":
         """A line in front of all others: a Via, Route or Record-Route pushed on top."""
         return Headers._of(((header_key(name), name, value), *self._lines))
@@ -136,7 +147,7 @@ class Headers:
         lines = list(self._lines)
         for position, (line_key, written, line) in enumerate(lines):
             if line_key == key:
-                elements = split_list(line)[1:]
+                elements = split_list(line)[1:] if "," in line else []
                 if value is not None:
                     elements.insert(0, value)
                 lines[position : position + 1] = [(key, written, ", ".join(elements))] if elements else []
@@ -145,10 +156,10 @@ class Headers:
 
     def has_any(self, keys: frozenset[str]) -> bool:
         """Whether any of these headers, given in lower-case long form, is there."""
-        return not keys.isdisjoint(self._by_key())
+        return not keys.isdisjoint(self.by_key())
 
     def __contains__(self, name: str) -> bool:
-        return header_key(name) in self._by_key()
+        return header_key(name) in self.by_key()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter([(name, value) for _, name, value in self._lines])

@@ -6,6 +6,7 @@ raises SipParseError.
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from protocols.net import Address, bracketed
 from protocols.sip.errors import SipParseError
@@ -20,10 +21,10 @@ _QUOTED = r'"(?:[^"\\]++|\\.)*+"'
 _LIST_ITEM = re.compile(rf'(?:[^",<]++|{_QUOTED}|<[^>]*+>)++', re.DOTALL)
 _PARAM = re.compile(rf'(?:[^";]++|{_QUOTED})++', re.DOTALL)
 _NAME_ADDR = re.compile(rf"\s*(?:({_QUOTED})|([^\"<]*))\s*<([^>]*)>\s*(?:;(.*))?", re.DOTALL)
-_VIA = re.compile(
+_HOP = re.compile(
     r"\s*SIP\s*/\s*[0-9.]{1,5}\s*/\s*([A-Za-z0-9\-.!%*_+`'~]+)\s+"
-    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)\s*(?::\s*([0-9]{1,5})\s*)?(?:;(.*))?",
-    re.IGNORECASE | re.DOTALL,
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)\s*(?::\s*([0-9]{1,5})\s*)?",
+    re.IGNORECASE,
 )
 _CSEQ = re.compile(r"\s*([0-9]{1,20})\s+([A-Za-z0-9\-.!%*_+`'~]+)\s*")
 _RACK = re.compile(r"\s*([0-9]{1,20})\s+([0-9]{1,20})\s+([A-Za-z0-9\-.!%*_+`'~]+)\s*")
@@ -31,6 +32,10 @@ _AUTH_PARAM = re.compile(rf"\s*([A-Za-z0-9\-.!%*_+`'~]+)\s*=\s*({_QUOTED}|[^\s,\
 _INDEX = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,20}")
 _BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 _DEFAULT_PORTS = {"TLS": 5061, "WS": 80, "WSS": 443}
+_CACHED = 4096
+"""Values kept parsed, of each kind: every message of a call and every refresh of a phone brings the same ones."""
+_CACHED_LENGTH = 200
+"""Only values up to this length are, which bounds the caches in bytes."""
 
 
 def number(text: str, limit: int, *, clamp: bool = False) -> int:
@@ -38,11 +43,14 @@ def number(text: str, limit: int, *, clamp: bool = False) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit()):
         raise SipParseError("not a number")
-    digits = digits.lstrip("0")
-    value = int(digits or "0") if len(digits) <= 20 else limit + 1
-    if value > limit and not clamp:
+    if len(digits) > 20:
+        digits = digits.lstrip("0") or "0"
+    value = int(digits) if len(digits) <= 20 else limit + 1
+    if value <= limit:
+        return value
+    if not clamp:
         raise SipParseError("number out of range")
-    return min(value, limit)
+    return limit
 
 
 def split_list(text: str) -> list[str]:
@@ -125,18 +133,9 @@ class Via:
     @classmethod
     def parse(cls, text: str) -> "Via":
         """Read one Via value."""
-        match = _VIA.fullmatch(text)
-        if match is None:
-            raise SipParseError("malformed Via")
-        transport, host, port, params = match.groups()
-        if port is not None and int(port) > 65535:
-            raise SipParseError("port out of range")
-        return cls(
-            transport.upper(),
-            host[1:-1] if host[0] == "[" else host,
-            None if port is None else int(port),
-            parse_params(params) if params else (),
-        )
+        hop, _, params = text.partition(";")
+        transport, host, port = _hop_cached(hop) if len(hop) <= _CACHED_LENGTH else _hop(hop)
+        return cls(transport, host, port, parse_params(params) if params else ())
 
     @property
     def branch(self) -> str:
@@ -170,6 +169,20 @@ class Via:
         return f"SIP/2.0/{self.transport} {bracketed(self.host)}{port}{format_params(self.params)}"
 
 
+def _hop(text: str) -> tuple[str, str, int | None]:
+    """What stands before the parameters of a Via: transport, host and port."""
+    match = _HOP.fullmatch(text)
+    if match is None:
+        raise SipParseError("malformed Via")
+    transport, host, port = match.groups()
+    if port is not None and int(port) > 65535:
+        raise SipParseError("port out of range")
+    return transport.upper(), host[1:-1] if host[0] == "[" else host, None if port is None else int(port)
+
+
+_hop_cached = lru_cache(_CACHED)(_hop)
+
+
 @dataclass(frozen=True, slots=True)
 class NameAddr:
     """A display name, a URI and header parameters: From, To, Contact, Route and their kin."""
@@ -181,17 +194,7 @@ class NameAddr:
     @classmethod
     def parse(cls, text: str) -> "NameAddr":
         """Read one value, with or without angle brackets; without them the parameters belong to the header."""
-        if "<" in text:
-            match = _NAME_ADDR.fullmatch(text)
-            if match is None:
-                raise SipParseError("malformed name-addr")
-            quoted, plain, uri, params = match.groups()
-            display = unquote_string(quoted) if quoted else plain.rstrip()
-            return cls(parse_uri(uri.strip()), display, parse_params(params) if params else ())
-        uri, semicolon, params = text.partition(";")
-        if "?" in uri:
-            raise SipParseError("a URI with headers must stand in angle brackets")
-        return cls(parse_uri(uri.strip()), "", parse_params(params) if semicolon else ())
+        return _name_addr_cached(text) if len(text) <= _CACHED_LENGTH else _name_addr(text)
 
     @property
     def tag(self) -> str:
@@ -238,6 +241,23 @@ class NameAddr:
         return f"{display}<{self.uri}>{format_params(self.params)}"
 
 
+def _name_addr(text: str) -> NameAddr:
+    if "<" in text:
+        match = _NAME_ADDR.fullmatch(text)
+        if match is None:
+            raise SipParseError("malformed name-addr")
+        quoted, plain, uri, params = match.groups()
+        display = unquote_string(quoted) if quoted else plain.rstrip()
+        return NameAddr(parse_uri(uri.strip()), display, parse_params(params) if params else ())
+    uri, semicolon, params = text.partition(";")
+    if "?" in uri:
+        raise SipParseError("a URI with headers must stand in angle brackets")
+    return NameAddr(parse_uri(uri.strip()), "", parse_params(params) if semicolon else ())
+
+
+_name_addr_cached = lru_cache(_CACHED)(_name_addr)
+
+
 @dataclass(frozen=True, slots=True)
 class CSeq:
     """The order of a request in its dialog, and its method (RFC 3261 section 20.16)."""
@@ -248,13 +268,20 @@ class CSeq:
     @classmethod
     def parse(cls, text: str) -> "CSeq":
         """Read a CSeq value; the number must be below 2**31."""
-        match = _CSEQ.fullmatch(text)
-        if match is None:
-            raise SipParseError("malformed CSeq")
-        return cls(number(match[1], MAX_CSEQ), match[2])
+        return _cseq_cached(text) if len(text) <= _CACHED_LENGTH else _cseq(text)
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"
+
+
+def _cseq(text: str) -> CSeq:
+    match = _CSEQ.fullmatch(text)
+    if match is None:
+        raise SipParseError("malformed CSeq")
+    return CSeq(number(match[1], MAX_CSEQ), match[2])
+
+
+_cseq_cached = lru_cache(_CACHED)(_cseq)
 
 
 @dataclass(frozen=True, slots=True)

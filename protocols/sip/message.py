@@ -27,6 +27,9 @@ _STATUS = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9])(?: (.*))?", re.IGNORECASE | re
 _FOLD = re.compile(r"[ \t]*\r\n[ \t]+")
 _SINGLE = ("Call-ID", "CSeq", "From", "To", "Max-Forwards", "Content-Length")
 _DIALOG_METHODS = frozenset(("INVITE", "SUBSCRIBE", "REFER", "NOTIFY"))
+_COPIED = frozenset(("via", "from", "to", "call-id", "cseq"))
+_COPIED_BY_TRYING = _COPIED | {"timestamp"}
+_COPIED_INTO_DIALOGS = _COPIED | {"record-route"}
 
 REASONS = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress",
@@ -164,7 +167,9 @@ def check_request(request: Request) -> None:
     """
     if request.version != "SIP/2.0":
         raise BadRequest(505, REASONS[505])
-    if (repeated := request.headers.repeated(*_SINGLE)) is not None:
+    headers = request.headers
+    some_repeated = len(headers.by_key()) != len(headers)
+    if some_repeated and (repeated := headers.repeated(*_SINGLE)) is not None:
         raise BadRequest(400, f"Repeated {repeated}")
     try:
         _read_all(request)
@@ -175,6 +180,7 @@ def check_request(request: Request) -> None:
 
 
 def _read_all(request: Request) -> None:
+    lines = request.headers.by_key()
     uri = request.parsed_uri
     if isinstance(uri, SipUri) and uri.headers:
         raise BadRequest(400, "Headers in the Request-URI")
@@ -185,10 +191,16 @@ def _read_all(request: Request) -> None:
         raise BadRequest(400, "CSeq of another method")
     if (request.content_length or 0) > len(request.body):
         raise BadRequest(400, "Body cut short")
-    contacts: tuple[NameAddr, ...] = request.contacts
-    if request.method == "INVITE" and len(contacts) > 1:
-        raise BadRequest(400, "More than one Contact")
-    _ = (request.max_forwards, request.expires, request.routes, request.record_routes)
+    if "contact" in lines:
+        contacts: tuple[NameAddr, ...] = request.contacts
+        if request.method == "INVITE" and len(contacts) > 1:
+            raise BadRequest(400, "More than one Contact")
+    _ = (
+        "max-forwards" in lines and request.max_forwards,
+        "expires" in lines and request.expires,
+        "route" in lines and request.routes,
+        "record-route" in lines and request.record_routes,
+    )
 
 
 def make_response(
@@ -206,25 +218,22 @@ def make_response(
     `to_tag` goes on the To unless it has a tag (or is a 100). Record-Route is copied where the response makes a
     dialog, Timestamp into a 100. Works on whatever could be read of a bad request.
     """
-    copied = ["via", "from", "to", "call-id", "cseq"]
+    copied = _COPIED
     if status == 100:
-        copied.append("timestamp")
+        copied, to_tag = _COPIED_BY_TRYING, None
     elif status < 300 and request.method in _DIALOG_METHODS:
-        copied.append("record-route")
-    fields = request.headers.only(*copied)
-    if to_tag and status != 100:
-        fields = _with_to_tag(request, fields, to_tag)
-    fields = fields.add(*headers)
+        copied = _COPIED_INTO_DIALOGS
+    if to_tag and _has_to_tag(request):
+        to_tag = None
+    fields = request.headers.answering(copied, to_tag, headers)
     if content_type is not None:
         fields = fields.with_("Content-Type", content_type)
     return Response(status, REASONS.get(status, "Unknown") if reason is None else reason, fields, body)
 
 
-def _with_to_tag(request: Request, fields: Headers, tag: str) -> Headers:
-    written = fields.get("to")
+def _has_to_tag(request: Request) -> bool:
+    """True also for a To that cannot be read, to which nothing is added."""
     try:
-        if written is None or request.to.tag:
-            return fields
+        return bool(request.to.tag)
     except SipParseError:
-        return fields
-    return fields.with_("To", f"{written};tag={tag}")
+        return True

@@ -19,7 +19,7 @@ from protocols.net import Address, Flow, Transport
 from provisioning.config import Config
 from sip_app.guard import place_of
 from sip_app.metrics import CONNECTIONS, limited
-from sip_app.transport.datagrams import MAPPED, MAX_UDP_BYTES, Datagrams
+from sip_app.transport.datagrams import MAPPED, Datagrams
 from sip_app.transport.limits import Limits, Sink
 from sip_app.transport.listening import Listener, bound_pair, bound_socket
 from sip_app.transport.streams import SECURE, Acceptor, Connection, Dialler
@@ -104,10 +104,7 @@ class Transports:
         else:
             udp = bound_socket(socket.SOCK_DGRAM, host, port, self._dscp, only_v6=only_v6)
         listener = self._listening("udp", udp, host, shown)
-        datagrams = self._datagrams[listener.local] = Datagrams(self.sink, udp, listener.local)
-        self._closing.append(
-            self._reactor.adoptDatagramPort(udp.fileno(), udp.family, datagrams, maxPacketSize=MAX_UDP_BYTES)
-        )
+        self._datagrams[listener.local] = Datagrams(self.sink, udp, listener.local, self.loop)
         if stream is not None:
             self._accept("tcp", stream, host, shown)
 
@@ -289,7 +286,7 @@ class Transports:
         waiting = [port.stopListening() for port in self._closing]
         self._closing.clear()
         for datagrams in self._datagrams.values():
-            datagrams.handle.close()
+            datagrams.close()
         for deferred in waiting:
             if deferred is not None:
                 await deferred.asFuture(self.loop)
