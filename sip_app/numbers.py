@@ -50,6 +50,9 @@ class TheServer:
     """No user at all: the request is for this server itself."""
 
 
+_SEPARATORS = re.compile(r"[-.()\s\x00-\x20\x7f]")
+_NUMBER = re.compile(r"\+?[0-9*#]+")
+
 Target = ServiceNumber | ServiceCode | LocalNumber | ForeignTarget | TheServer
 
 
@@ -61,6 +64,16 @@ def number_of(aor: str) -> str:
 def domain_of(aor: str) -> str:
     """The domain of an address of record; a domain is its own."""
     return aor.rpartition("@")[2]
+
+
+def spellings(key: str) -> set[str]:
+    """A foreign `number@host` as written and, where that is another, without visual separators and parameters.
+
+    A gateway may read `0-900.12;x=y` as 090012: what an operator denies must not depend on how it is written.
+    """
+    user, _, host = key.rpartition("@")
+    plain = _SEPARATORS.sub("", user.partition(";")[0])
+    return {key, f"{plain}@{host}"} if _NUMBER.fullmatch(plain) else {key}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +172,9 @@ class NumberPlan:
         return not apart or self._rules.crossing or self.may_leave_for(target)
 
     def may_leave_for(self, key: str) -> bool:
-        """True if an operator's pattern allows the foreign target `number@host`."""
-        return any(pattern.fullmatch(key) for pattern in self._rules.allowed)
+        """True if operator's patterns allow the foreign target `number@host`, as written and as the number it is."""
+        allowed = self._rules.allowed
+        return all(any(pattern.fullmatch(form) for pattern in allowed) for form in spellings(key))
 
     def analyse(self, uri: Uri, home: str = "") -> Target:
         """What a Request-URI asks for. Raises `Rejected`: 416 for a scheme nobody here speaks."""

@@ -152,7 +152,10 @@ class Onward:
         call: Diverted | None = None,
     ) -> None:
         """A request to another domain, only where an operator's pattern allows it: to each of its hosts in turn."""
-        if not caller.authenticated or not self._plan.may_leave_for(target.key):
+        keys = [target.key]
+        if elsewhere := target.uri.param("maddr"):  # the host that is really called
+            keys.append(f"{target.uri.decoded_user}@{elsewhere.lower()}")
+        if not caller.authenticated or not all(self._plan.may_leave_for(key) for key in keys):
             raise Rejected(403, "Foreign Domain")
         if request.method == "INVITE":
             payers = {caller.aor, call.diverted_by if call is not None and call.diverted_by else caller.aor}

@@ -16,6 +16,7 @@ from sip_app.admission import RateLimit
 from sip_app.calls import Rejected
 from sip_app.guard import MAX_TRACKED, Guard
 from sip_app.metrics import limited
+from sip_app.numbers import spellings
 
 if TYPE_CHECKING:
     from sip_app.endpoint import SipEndpoint
@@ -113,7 +114,8 @@ class Quotas:
 
     def leave(self, payers: set[str], target: str) -> None:
         """A call leaves for the foreign `number@host` at these accounts' cost. Raises `Rejected` 403."""
-        if any(pattern.fullmatch(target) for pattern in self._denied):
+        forms = spellings(target)
+        if any(pattern.fullmatch(form) for pattern in self._denied for form in forms):
             limited("security.deny_targets")
             raise Rejected(403, "Target Denied")
         for payer in payers:

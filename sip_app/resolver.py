@@ -9,7 +9,7 @@ import random
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import structlog
@@ -32,6 +32,10 @@ _SRV_PREFIXES: dict[Transport, str] = {"udp": "_sip._udp.", "tcp": "_sip._tcp.",
 _DEFAULT_PORTS: dict[Transport, int] = {"tls": 5061}
 
 log = structlog.get_logger("sip_app.resolver")
+
+_PRIVATE = tuple(
+    [ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")]
+)
 
 _Question = tuple[str, int]
 _Records = tuple[Any, ...]
@@ -102,6 +106,8 @@ class NextHops:
         secure = uri.scheme == "sips"
         wanted = self._wanted(uri, secure=secure)
         if uri.address is not None:
+            if not self._may_send(uri.address.host, named=True):
+                raise Unresolved("no address of another host")
             transport: Transport = wanted or ("tls" if secure else "udp")
             port = uri.port or _DEFAULT_PORTS.get(transport, 5060)
             return [Hop(transport, Address(uri.address.host, port), uri.address.host)]
@@ -192,11 +198,14 @@ class NextHops:
             found += [socket.inet_ntop(socket.AF_INET6, record.address) for record in records]
         return [host for host in found if self._may_send(host)][: self._config.max_targets]
 
-    def _may_send(self, host: str) -> bool:
-        """False for an address nobody else's records may send us to."""
+    def _may_send(self, host: str, *, named: bool = False) -> bool:
+        """False for an address nobody else's records may send us to; `named`: by the URI itself, which was allowed."""
         address = ip_address(host)
         if address.is_loopback:
             return self._loopback
+        anywhere = named or self._loopback or self._config.private_addresses
+        if not anywhere and any(address in network for network in _PRIVATE):
+            return False
         return not (address.is_multicast or address.is_unspecified or address.is_reserved or address.is_link_local)
 
     # Questions and what is known

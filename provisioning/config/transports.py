@@ -69,6 +69,9 @@ class DnsConfig(Section):
     """Questions one request may cost. A domain with endless records cannot make us ask for ever."""
     max_targets: Count = 6
     """Hosts tried one after the other before a request fails."""
+    private_addresses: bool = False
+    """Let the records of other domains lead to private addresses (10.0.0.0/8 and the like). Needed for a carrier
+    reached through a VPN by its name; but then whoever owns an allowed domain can point calls into your network."""
     max_pending: Count = 200
     """Requests waiting for DNS at once; above it 503."""
     cache_entries: Count = 2_000
