@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from relay_world import HOST, PT, Peer, World
 
@@ -29,6 +30,7 @@ from protocols.control import (
 from protocols.net import Address
 from protocols.prompts import LANGUAGES, PROMPTS, Language, Prompt, digits, language_of
 from protocols.rtp import amr
+from protocols.rtp.g711 import from_ulaw
 from protocols.rtp.packet import RtpPacket
 from protocols.rtp.telephone_event import build
 from provisioning.config import RelayConfig
@@ -150,6 +152,17 @@ def test_every_prompt_is_there_in_every_language_and_codec(codec: str, language:
     spec = MediaSpec("audio", codec, 0, 8000, True, True, nowhere, nowhere, "octet-align=1" if codec == "AMR" else "")
     for name in PROMPTS:
         assert 0.3 < 0.02 * len(payloads(name, language, spec)) < 6, name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_prompts_are_equally_loud_and_never_clipped(language: Language) -> None:
+    for name in PROMPTS:
+        sound = np.array(from_ulaw(recording(name, language=language))) / 32768
+        levels = np.sqrt(np.mean(sound.reshape(-1, 160) ** 2, axis=1))
+        speech = 20 * np.log10(np.sqrt(np.mean(levels[levels > 0.01] ** 2)))
+        assert speech == pytest.approx(-20, abs=1.5), name
+        assert np.max(np.abs(sound)) < 0.95, name
+        assert np.flatnonzero(levels > 0.01)[0] < 10, f"{name} begins late"
 
 
 @pytest.mark.parametrize("fmtp", ["", "octet-align=1", "octet-align=1;mode-set=0,2,4,7"])
