@@ -139,8 +139,8 @@ class Relay:
                 group = self._owned(as_id, group_id, epoch)
                 group.keyframes.want()
                 self._feedback.ask_keyframe(group, now)
-            case ClaimGroup(group_id, epoch):
-                self._claim(as_id, group_id, epoch)
+            case ClaimGroup():
+                self._claim(as_id, command)
             case ListLegs(after, limit):
                 return self._list(as_id, after, limit, now)
             case _:
@@ -162,10 +162,10 @@ class Relay:
         group = self.groups.open(command.group_id, command.epoch, as_id, command.leg, now)
         return group.legs[command.leg.leg_id].info()
 
-    def _claim(self, as_id: str, group_id: str, epoch: int) -> None:
-        group = self._current(group_id, epoch)
-        if group.owner != as_id and self._connected(group.owner):
-            raise ControlError("not-owner", f"the owner of group {group_id} is there")
+    def _claim(self, as_id: str, claim: ClaimGroup) -> None:
+        group = self._current(claim.group_id, claim.epoch)
+        if group.owner not in (as_id, claim.from_as) and self._connected(group.owner):
+            raise ControlError("not-owner", f"the owner of group {claim.group_id} is there")
         group.owner = as_id
         group.orphaned_at = None
 

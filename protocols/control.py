@@ -218,10 +218,12 @@ class StopPrompt:
 
 @dataclass(frozen=True, slots=True)
 class ClaimGroup:
-    """Take over a group whose owner is gone (orphan), by the AS that now holds its lease."""
+    """Take over a group, by the AS that now holds its lease: an orphan, or that of `from_as`, the one that held the
+    lease before and may hang with its link open."""
 
     group_id: str
     epoch: int
+    from_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ class LiveGroup:
     grace: asyncio.Task[None] | None = None
     deadline: asyncio.TimerHandle | None = None
     """Ends a broadcast that reaches the policy's `max_seconds`."""
+    inherited_from: str = ""
+    """The server it was taken over from."""
     replacing: bool = False
     """True while another call of the broadcaster takes over."""
 

@@ -140,7 +140,7 @@ async def _claim(service: Broadcasting, link: RelayLink, group: LiveGroup) -> No
     """Have the relay name us the group's owner; a group it does not have is then missing from its list."""
     for _ in range(CLAIM_ATTEMPTS):
         try:
-            await link.call(ClaimGroup(group.channel, group.epoch), Done)
+            await link.call(ClaimGroup(group.channel, group.epoch, group.inherited_from), Done)
             return
         except ControlError as error:
             if error.code != "not-owner" or group.over():

@@ -68,6 +68,7 @@ class Takeover:
             return  # another server was quicker
         dialogs = await service.ports.dialogs.adopt(claim.channel, claim.as_id, service.as_id)
         group = hold(service, mine)
+        group.inherited_from = claim.as_id
         for stored in dialogs:
             dialog = self._restore(stored)
             if dialog.app.get("epoch") == str(group.epoch):

@@ -239,6 +239,7 @@ def test_groups_belong_to_who_opened_them_and_old_epochs_touch_nothing() -> None
             for command, code in (
                 (CloseGroup("1001", 5), "not-owner"),
                 (ClaimGroup("1001", 5), "not-owner"),
+                (ClaimGroup("1001", 5, "as3"), "not-owner"),
                 (OpenGroup("1001", 6, leg), "not-owner"),
             ):
                 with pytest.raises(ControlError, match=code):
@@ -251,6 +252,10 @@ def test_groups_belong_to_who_opened_them_and_old_epochs_touch_nothing() -> None
                 await one.call(UpdateLeg("1001", 5, LegSpec("x", "1", HOST, leg.media)), LegInfo)
             await one.call(OpenGroup("1001", 6, leg), LegInfo)
             assert [row.epoch for row in await rows_of(one)] == [6]
+            await two.call(ClaimGroup("1001", 6, "as1"), Done)
+            assert await rows_of(one) == [], "it hangs, as the other knows"
+            with pytest.raises(ControlError, match="not-owner"):
+                await one.call(CloseGroup("1001", 6), Done)
 
     serve(test)
 
