@@ -25,6 +25,7 @@ from sip_app.capabilities import (
     offer_in,
 )
 from sip_app.dialogs import Dialog, DialogHandler, new_tag
+from sip_app.guard import place_of
 from sip_app.invite_server import InviteServer
 from sip_app.session import retry_after, session_of
 
@@ -46,8 +47,9 @@ class Caller:
 
     @property
     def key(self) -> str:
-        """What to count this caller by: the address of record; for a stranger, who has none, the host called from."""
-        return self.aor if self.authenticated else self.client_address.host
+        """What to count this caller by: the address of record; for a stranger, who has none, the host called from
+        (an IPv6 one by its /64)."""
+        return self.aor if self.authenticated else place_of(self.client_address.host)
 
 
 class CallGone(Exception):

@@ -24,6 +24,9 @@ from sip_app.metrics import limited
 from sip_app.ports import Location
 
 MAX_CONTACT_LENGTH = 1_024
+"""Characters of a Contact's URI, and of each other name that is stored with it."""
+MAX_PATH_LENGTH = 2_048
+"""Characters of all hops of a Path together: every request to the phone carries them."""
 
 log = structlog.get_logger("sip_app.registrar")
 
@@ -142,9 +145,12 @@ class Registrar:
             nearest = paths[0].sip_uri.address
             if nearest is None or nearest.host != admitted.flow.remote.host:
                 raise Rejected(403, "Path Leads Elsewhere")
+        path = tuple([str(hop) for hop in paths])
+        if sum(map(len, path)) > MAX_PATH_LENGTH:
+            raise Rejected(400, "Path Too Long")
         if self._config.path == "strict" and "path" not in request.supported:
             raise Rejected(420, headers=(("Unsupported", "path"),))
-        return tuple([str(hop) for hop in paths])
+        return path
 
     @staticmethod
     def _flow_number(request: Request, contact: NameAddr) -> str:
@@ -177,9 +183,9 @@ class Registrar:
         except SipParseError as error:
             raise Rejected(400, "Unusable Contact") from error
         written = str(uri)
-        if len(written) > MAX_CONTACT_LENGTH:
-            raise Rejected(400, "Contact Too Long")
         instance = contact.param("+sip.instance") or ""
+        if max(len(written), len(instance), len(request.call_id)) > MAX_CONTACT_LENGTH:
+            raise Rejected(400, "Contact Or Call-ID Too Long")
         if instance:
             instance += f";{self._flow_number(request, contact)}"
         if instance and instance[-1] != ";":
