@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fuzz.target import ROOT, Target, must_equal
 from protocols import media_control
-from protocols.control import ControlError, Hello, RemoveLeg, decode, encode
+from protocols.control import ControlError, Hello, RemoveLeg
+from protocols.control_json import decode, encode
 from protocols.dtmf_relay import key_of
 from protocols.sip.errors import SipParseError
 from protocols.sip.subscription import Event

@@ -21,10 +21,9 @@ from protocols.control import (
     Hello,
     HelloReply,
     Reply,
-    decode,
-    encode,
 )
 from protocols.control_amp import ControlCall, RefusedError
+from protocols.control_json import decode, encode
 from protocols.net import Address
 from provisioning.config import ControlConfig
 

@@ -37,8 +37,8 @@ from protocols.control import (
     RequestKeyframe,
     StopPrompt,
     UpdateLeg,
-    encode,
 )
+from protocols.control_json import encode
 from provisioning.config import RelayConfig
 
 Emit = Callable[[str, Event], None]

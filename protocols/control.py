@@ -1,8 +1,8 @@
 """The control link between application server (AS) and relay: every command, reply and event, as typed values.
 
 The AS dials, says `Hello` first, and then opens groups and adds legs; the relay reports what becomes of them.
-On the wire each value is one AMP box with a name and a JSON body (`protocols.control_amp`). An AMP value ends at
-64 KiB, so `List` is paged: at most `PAGE_LEGS` rows and `PAGE_BYTES` a page.
+On the wire each value is one AMP box (`protocols.control_amp`) with a name and a JSON body (`protocols.control_json`).
+An AMP value ends at 64 KiB, so `List` is paged: at most `PAGE_LEGS` rows and `PAGE_BYTES` a page.
 
 Rules: a leg's and a group's commands are idempotent by id (the same `OpenGroup` again gives the same answer);
 a group belongs to the AS that opened it; `epoch` numbers the broadcasts of one channel, and a command that names
@@ -11,9 +11,7 @@ one leg that the relay itself speaks to: listed, updated, claimed, orphaned and 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Literal, TypeVar
 
 from protocols.net import Address
 from protocols.prompts import Language, Prompt
@@ -21,7 +19,6 @@ from protocols.prompts import Language, Prompt
 VERSION = 1
 PAGE_LEGS = 200
 PAGE_BYTES = 32 * 1024
-MAX_BODY_BYTES = 60 * 1024
 
 MediaKind = Literal["audio", "video"]
 PromptEnd = Literal["played", "stopped", "unheard"]
@@ -384,34 +381,7 @@ Reply = HelloReply | LegInfo | LegPage | Done
 Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | LegReports | PromptEnded | Digit | GroupClosed
 Value = Command | Reply | Event
 
-_TYPES: dict[str, type[Any]] = {kind.__name__: kind for union in (Command, Reply, Event) for kind in union.__args__}
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _TYPES.items()}
 V = TypeVar("V")
-
-
-def encode(value: Value) -> tuple[str, bytes]:
-    """Name and JSON body of one value; `ControlError` when it would not fit an AMP box."""
-    name = type(value).__name__
-    body: bytes = _ADAPTERS[name].dump_json(value)
-    if len(body) > MAX_BODY_BYTES:
-        raise ControlError("limit", f"{name} of {len(body)} bytes exceeds {MAX_BODY_BYTES}")
-    return name, body
-
-
-def decode(name: str, body: bytes) -> Value:
-    """The value behind name and body; `ControlError` for anything else."""
-    adapter = _ADAPTERS.get(name)
-    if adapter is None:
-        raise ControlError("unsupported", f"no such control message: {name[:40]!r}")
-    if len(body) > MAX_BODY_BYTES:
-        raise ControlError("limit", f"{name} of {len(body)} bytes exceeds {MAX_BODY_BYTES}")
-    try:
-        value: Value = adapter.validate_json(body)
-    except ValidationError as error:
-        # Only where and what kind of error: the offending input may hold a password.
-        where = ", ".join(f"{'.'.join(map(str, e['loc']))} {e['type']}" for e in error.errors()[:3])
-        raise ControlError("bad-request", f"{name}: {where}") from None
-    return value
 
 
 def expect(value: Value, kind: type[V]) -> V:

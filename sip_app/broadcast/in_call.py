@@ -7,7 +7,8 @@ from functools import partial
 
 import structlog
 
-from protocols.control import ControlError, LegInfo, LegSpec, UpdateLeg, decode, encode, expect
+from protocols.control import ControlError, LegInfo, LegSpec, UpdateLeg, expect
+from protocols.control_json import decode, encode
 from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer

@@ -31,11 +31,10 @@ from protocols.control import (
     ListLegs,
     Reply,
     Value,
-    decode,
-    encode,
     expect,
 )
 from protocols.control_amp import ControlCall, RefusedError
+from protocols.control_json import decode, encode
 from protocols.net import Address, is_host
 from provisioning.config import ControlConfig
 

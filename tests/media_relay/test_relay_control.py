@@ -38,10 +38,9 @@ from protocols.control import (
     RemoveLeg,
     Reply,
     UpdateLeg,
-    decode,
-    encode,
 )
 from protocols.control_amp import ControlCall, RefusedError
+from protocols.control_json import decode, encode
 from protocols.net import Address
 from provisioning.config import Config, ControlConfig, RelayConfig
 

@@ -17,9 +17,9 @@ from protocols.control import (
     RemoveLeg,
     ReplaceSource,
     UpdateLeg,
-    encode,
     expect,
 )
+from protocols.control_json import encode
 from protocols.join import Checker, IceCredentials, Joined
 from protocols.net import Address
 from protocols.rtp.rtcp import Nack, Pli
