@@ -104,6 +104,11 @@ class Groups:
             raise
         return group
 
+    def _room_for_a_leg(self, group: Group) -> None:
+        if len(group.legs) >= self.config.max_legs_per_group:
+            LIMITED.labels("relay.max_legs_per_group").inc()
+            raise ControlError("limit", f"{self.config.max_legs_per_group} legs in group {group.group_id}")
+
     def put(self, group: Group, spec: LegSpec, role: Role, now: float) -> LegInfo:
         """Add the leg, or bring it to what was negotiated anew; the same again changes nothing."""
         _check(spec)
@@ -115,8 +120,8 @@ class Groups:
             return leg.info()
         fresh = leg is None
         if leg is None:
-            if role == "sink" and len(group.legs) >= self.config.max_legs_per_group:
-                raise ControlError("limit", f"{self.config.max_legs_per_group} legs in group {group.group_id}")
+            if role == "sink":
+                self._room_for_a_leg(group)
             leg = Leg(group.group_id, group.epoch, spec, role, now)
         elif leg.role != role:
             raise ControlError("bad-request", f"leg {spec.leg_id} is a {leg.role}")
@@ -151,8 +156,7 @@ class Groups:
         alone = self._announced.get(leg_id)
         if alone is None or alone.owner != group.owner or group.announcement or leg_id not in alone.legs:
             return
-        if len(group.legs) >= self.config.max_legs_per_group:
-            raise ControlError("limit", f"{self.config.max_legs_per_group} legs in group {group.group_id}")
+        self._room_for_a_leg(group)
         leg = alone.legs.pop(leg_id)
         self.close(alone)
         leg.group_id, leg.epoch, leg.role = group.group_id, group.epoch, "sink"

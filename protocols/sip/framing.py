@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from enum import Enum
+from typing import Literal
 
 from protocols.sip.errors import SipParseError
 
@@ -27,12 +28,18 @@ def idle_pieces(pieces: Iterable[bytes | KeepAlive]) -> int:
     return sum(isinstance(piece, KeepAlive) or len(piece) < SHORTEST_MESSAGE for piece in pieces)
 
 
+Bound = Literal["message", "headers", "fragments"]
+"""What of a message is bounded: its size, that of its header lines, the WebSocket frames it is cut into."""
+
+
 class StreamFramer:
     """Cuts a stream into messages. After a SipParseError the stream has lost its place: close the connection."""
 
     ready = True
     """There is no handshake: messages may be sent at once."""
     finished = False
+    exceeded: Bound | None = None
+    """The bound a peer went beyond, once it has."""
 
     def __init__(self, max_message_bytes: int = 65535, max_header_bytes: int = 32768) -> None:
         self._max_message = max_message_bytes
@@ -77,11 +84,13 @@ class StreamFramer:
             if end < 0:
                 self._searched = max(0, len(buffer) - 3)
             if max(end, self._searched) > self._max_header:
+                self.exceeded = "headers"
                 raise SipParseError("headers too large")
             if end < 0:
                 return None
             self._need = end + 4 + _content_length(bytes(buffer[:end]))
             if self._need > self._max_message:
+                self.exceeded = "message"
                 raise SipParseError("message too large")
         if len(buffer) < self._need:
             return None

@@ -23,7 +23,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from protocols.sip.errors import SipParseError
-from protocols.sip.framing import MAX_IDLE_PIECES, KeepAlive, idle_pieces
+from protocols.sip.framing import MAX_IDLE_PIECES, Bound, KeepAlive, idle_pieces
 
 SUBPROTOCOL = "sip"
 
@@ -38,6 +38,7 @@ class WebSocketFramer:
     def __init__(self, max_message_bytes: int = 65_535, origins: Collection[str] = (), max_fragments: int = 64) -> None:
         self.ready = False
         self.finished = False
+        self.exceeded: Bound | None = None
         self.begun = False
         self._socket = WSConnection(ConnectionType.SERVER)
         self._max_message = max_message_bytes
@@ -106,6 +107,7 @@ class WebSocketFramer:
         self._size += len(part)
         self._fragments += event.frame_finished
         if self._size > self._max_message or self._fragments > self._max_fragments:
+            self.exceeded = "message" if self._size > self._max_message else "fragments"
             reason = CloseReason.MESSAGE_TOO_BIG
             self._replies += self._socket.send(CloseConnection(code=reason))
             self.finished = True

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from protocols.net import Address, Flow, Transport
 from protocols.sip.errors import SipParseError
-from protocols.sip.framing import KeepAlive, StreamFramer, idle_pieces
+from protocols.sip.framing import Bound, KeepAlive, StreamFramer, idle_pieces
 from protocols.sip.websocket import WebSocketFramer
 from sip_app.metrics import limited
 from sip_app.transport.limits import Limits, Sink
@@ -29,6 +29,11 @@ MISSED_PINGS = 3
 """Pings a WebSocket client may leave unanswered before it counts as gone."""
 FLOW_SLACK = 30.0
 """Seconds a keep-alive may be late (RFC 5626 section 4.4.1 lets clients spread theirs)."""
+_BOUNDS: dict[Bound, str] = {
+    "message": "sip.max_message_bytes",
+    "headers": "sip.max_header_bytes",
+    "fragments": "websocket.max_fragments",
+}
 
 
 class Stage(Enum):
@@ -153,6 +158,7 @@ class Connection(Protocol):
         try:
             pieces = framer.receive(data)
         except SipParseError:
+            self._count_excess()
             self.close()
             return
         if (idle := idle_pieces(pieces)) and self._too_lively(idle):
@@ -169,11 +175,17 @@ class Connection(Protocol):
                     self._stage = Stage.OPEN
                 self._owner.sink.data_received(piece, self.flow)
         if framer.finished:
+            self._count_excess()
             self._finish()
         elif self._stage is Stage.OPEN:
             self._keep_time(whole=bool(pieces))
         if pieces:
             self._heard = self._owner.loop.time()
+
+    def _count_excess(self) -> None:
+        """Too large a message: there is no telling where the next begins, so that no 513 is sent."""
+        if self._framer.exceeded is not None:
+            limited(_BOUNDS[self._framer.exceeded])
 
     def _too_lively(self, idle: int) -> bool:
         """Count what says nothing but that the peer is alive: reading it costs as much as a message."""

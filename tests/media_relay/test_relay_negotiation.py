@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 from relay_world import HOST, IDR, PPS, SLICE, SPS, Peer, Source, World
 
 from protocols.control import (
@@ -94,8 +95,11 @@ def test_a_broadcaster_redials_into_a_full_group() -> None:
     world = World(RelayConfig(port_min=30000, port_max=30999, max_legs_per_group=2))
     world.broadcaster("audio")
     world.viewer("audio")
+    before = REGISTRY.get_sample_value("dialcast_relay_limited_total", {"limit": "relay.max_legs_per_group"}) or 0.0
     with pytest.raises(ControlError, match="limit"):
         world.viewer("audio")
+    after = REGISTRY.get_sample_value("dialcast_relay_limited_total", {"limit": "relay.max_legs_per_group"})
+    assert after == before + 1
     leg = LegSpec("again", "1001", HOST, (world.peer("audio").spec(receives=True),))
     world.do(ReplaceSource("1001", 1, leg))
     assert set(world.relay.groups.by_id["1001"].legs) == {"again", "v1"}

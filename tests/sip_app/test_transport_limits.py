@@ -27,6 +27,7 @@ OPTIONS = (
     b"From: <sip:a@h>;tag=1\r\nTo: <sip:dialcast.internal>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n"
     b"Content-Length: 0\r\n\r\n"
 )
+TOO_LONG = OPTIONS.replace(b"Length: 0", b"Length: 4000") + b"x" * 4000
 
 
 def config(folder: Path, web: dict[str, Any] | None = None, handshake: float = 9, **sip: Any) -> Config:
@@ -99,6 +100,35 @@ def test_a_message_that_trickles_in_is_cut_off_in_time(tmp_path: Path, kind: str
             trickle = iter(client.framed(HALF + b"x" * 60_000))
             assert 0.3 < await client.cut_after(lambda: bytes([next(trickle)])) < 1.5
             assert refused("sip.message_timeout") == before + 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("headers", [True, False], ids=["headers", "body"])
+def test_a_message_too_large_for_a_connection_ends_it_and_counts(tmp_path: Path, kind: str, headers: bool) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, config=config(tmp_path, max_message_bytes=3000, max_header_bytes=1500)) as world:
+            client = await Client.connect(kind, world.server.endpoint.transports.bound[kind])
+            limit = "sip.max_header_bytes" if headers and client.web is None else "sip.max_message_bytes"
+            before = refused(limit)
+            client.writer.write(client.framed(HALF + b"x" * 4000 if headers else TOO_LONG))
+            await client.cut_after()
+            assert refused(limit) == before + 1
+
+    asyncio.run(scenario())
+
+
+def test_a_message_in_too_many_frames_ends_the_websocket_and_counts(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, config=config(tmp_path, web={"max_fragments": 3})) as world:
+            client = await Client.connect("ws", world.server.endpoint.transports.bound["ws"])
+            before = refused("websocket.max_fragments")
+            assert client.web is not None
+            for _ in range(4):
+                client.writer.write(client.web.send(TextMessage(data="x", message_finished=False)))
+            await client.cut_after()
+            assert refused("websocket.max_fragments") == before + 1
 
     asyncio.run(scenario())
 
