@@ -45,9 +45,17 @@ def calls(
     elif as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow([field.name for field in fields(CallRecord)])
-        writer.writerows(asdict(record).values() for record in found)
+        writer.writerows(map(_csv_cell, asdict(record).values()) for record in found)
     else:
         Console(highlight=False, markup=False).print(_table(found) if found else f"no calls since {_at(begin)}")
+
+
+def _csv_cell(value: object) -> object:
+    """A value as a spreadsheet may read it: what a stranger chose to be called is no formula there."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _moment(text: str, now: float) -> float:
