@@ -6,6 +6,8 @@ loop a few milliseconds. A port that is taken is no reason not to serve calls: t
 
 import asyncio
 import json
+import sys
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +35,10 @@ Health = Callable[[], Awaitable[dict[str, Finding]]]
 
 BUILD = Info("dialcast_build", "What runs here")
 LOOP_LAG = Gauge("dialcast_loop_lag_seconds", "How late the event loop was at worst within the last ten seconds")
+THREADS = Gauge("dialcast_threads", "Threads of this process")
+TASKS = Gauge("dialcast_asyncio_tasks", "Tasks of the event loop that are not done")
+TIMERS = Gauge("dialcast_asyncio_timers", "Timers of the event loop, some cancelled ones included")
+BLOCKS = Gauge("dialcast_python_blocks", "Pieces of memory Python holds: what grows for good where something leaks")
 log = structlog.get_logger()
 disable_created_metrics()  # a time beside each counter, which nobody reads
 
@@ -78,6 +84,11 @@ class Monitor:
         self._server: asyncio.Server | None = None
         self._open = 0
         LOOP_LAG.set_function(lambda: self._lag.worst)
+        loop = asyncio.get_running_loop()
+        THREADS.set_function(threading.active_count)
+        TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
+        TIMERS.set_function(lambda: len(getattr(loop, "_scheduled", ())))  # no public way tells
+        BLOCKS.set_function(sys.getallocatedblocks)
         BUILD.info({"part": part, "version": _version()})
 
     async def start(self, host: str, port: int | None) -> None:

@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -49,10 +50,18 @@ class Server:
 
     address: str
     pids: tuple[int, ...]
+    metrics: str = ""
+    """HOST:PORT of dialcast's own figures."""
 
     def cpu_seconds(self) -> float:
         """User and system time so far, to the nanosecond: the clock of another process (clock_getcpuclockid(3))."""
         return sum(time.clock_gettime(~pid << 3 | 2) for pid in self.pids)
+
+    def gauge(self, name: str) -> float:
+        """One of dialcast's figures."""
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
     def resident_bytes(self) -> int:
         """Memory that is really there (VmRSS)."""
@@ -61,11 +70,18 @@ class Server:
 
 
 @contextmanager
-def dialcast(folder: Path, accounts: list[Account]) -> Iterator[Server]:
-    """`dialcast up` with shipped defaults; the application server alone on its core, and it alone is measured."""
+def dialcast(
+    folder: Path, accounts: list[Account], settings: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[Server]:
+    """`dialcast up` with shipped defaults but for free ports, and for `settings` by section; data in `folder`/data.
+
+    The application server is alone on its core, and it alone is measured.
+    """
     data = folder / "data"
     seeds = [{"number": account.number, "password": account.password} for account in accounts]
-    (folder / "dialcast.yaml").write_text(json.dumps({"subscribers": seeds}))  # JSON is YAML
+    ports = {"operations": {"as_port": 0, "relay_port": 0}, "xcap": {"port": 0}}
+    written = {"subscribers": seeds, **ports, **(settings or {})}
+    (folder / "dialcast.yaml").write_text(json.dumps(written))  # JSON is YAML
     command = [sys.executable, "-m", "dialcast", "up", "--config", str(folder / "dialcast.yaml"), "--sip-port", "0"]
     log = folder / "events.jsonl"
     with log.open("wb") as events:
@@ -74,13 +90,13 @@ def dialcast(folder: Path, accounts: list[Account]) -> Iterator[Server]:
         )
         try:
             assert process.stdout is not None
-            ready = re.search(rb"sip=udp:([^, ]+)", process.stdout.readline())
+            ready = re.search(rb"sip=udp:([^, ]+).* metrics=(\S+)", process.stdout.readline())
             if ready is None:
                 raise BenchError(f"dialcast did not start: {log.read_text()[-2000:]}")
             started = (event for event in map(json.loads, log.open()) if event.get("event") == "process.started")
             pid = next(int(event["pid"]) for event in started if event.get("name") == "as")
             _pin(pid)
-            yield Server(ready[1].decode(), (pid,))
+            yield Server(ready[1].decode(), (pid,), ready[2].decode())
         finally:
             _stop(process)
 

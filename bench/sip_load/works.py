@@ -38,7 +38,12 @@ Round = Callable[[int], int]
 
 def accounts() -> list[Account]:
     """Subscribers of the benchmark: those who call, those who are called, and one who is live."""
-    return [Account(str(200_000 + place), f"bench-{place}") for place in range(CALLERS + len(CLIENTS) + 1)]
+    return [account(place) for place in range(CALLERS + len(CLIENTS) + 1)]
+
+
+def account(place: int) -> Account:
+    """The subscriber at this place of the list."""
+    return Account(str(200_000 + place), f"bench-{place}")
 
 
 @dataclass(frozen=True, slots=True)
