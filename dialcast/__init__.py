@@ -1,5 +1,6 @@
 """The command line and the composition root: builds the parts, wires them to each other, supervises them.
 
-`__main__` the commands; `compose` an application server or a relay as one process; `supervisor` both together
-(`dialcast up`); `live` the operator's commands; `logs` structured events; `demo` and `judge` the demonstration.
+`command_line` the commands, begun by `__main__`; `interrupts` Ctrl-C while it loads; `compose` an application server or
+a relay as one process; `supervisor` both together (`dialcast up`); `live` the operator's commands; `logs` structured
+events; `demo` and `judge` the demonstration.
 """

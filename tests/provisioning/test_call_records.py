@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dialcast.__main__ import app
+from dialcast.command_line import app
 from protocols.call_record import CallRecord
 from provisioning.call_records import CallFile
 from provisioning.config import Config

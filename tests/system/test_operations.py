@@ -18,7 +18,7 @@ from live import going_live, live_now, watching
 from server import Server
 from typer.testing import CliRunner, Result
 
-from dialcast.__main__ import app
+from dialcast.command_line import app
 
 
 @pytest.fixture
