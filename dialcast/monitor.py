@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,7 +18,7 @@ import structlog
 from prometheus_client import REGISTRY, Gauge, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from protocols.net import Address
+from protocols.net import Address, is_numeric
 
 HEAD_BYTES = 4096
 PATIENCE = 5.0
@@ -27,7 +28,6 @@ LAG_INTERVAL = 0.25
 LAG_WINDOW = 10.0
 """Seconds for which a hold-up is remembered."""
 _JSON = "application/json"
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 Finding = Mapping[str, object]
 """One part's state: `ok`, and what there is to tell."""
@@ -119,13 +119,14 @@ class Monitor:
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, kind, body = await self._answer(head)
                 fields = [f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
-                writer.write("\r\n".join([f"HTTP/1.1 {status} {_REASONS[status]}", *fields, "", ""]).encode() + body)
-                await writer.drain()
+                writer.write("\r\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *fields, "", ""]).encode() + body)
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             log.debug("monitor.dropped", error=type(error).__name__)
         finally:
             self._open -= 1
-            writer.close()
+            writer.transport.abort()  # whoever has not read it by now never will
 
     async def _answer(self, head: bytes) -> tuple[int, str, bytes]:
         """Status, content type and body for a request's head."""
@@ -135,6 +136,8 @@ class Monitor:
             return 400, "text/plain", b"not HTTP/1.1\n"
         if words[0] != "GET":
             return 405, "text/plain", b"GET only\n"
+        if any(not _is_us(line.partition(":")[2].strip()) for line in lines[1:] if line.lower().startswith("host:")):
+            return 403, "text/plain", b"ask by address\n"
         match words[1].partition("?")[0]:
             case "/metrics":
                 if self._refresh is not None:
@@ -152,6 +155,12 @@ class Monitor:
         well = all(part["ok"] for part in parts.values())
         body = json.dumps({"status": "ok" if well else "failing", "parts": parts}).encode() + b"\n"
         return 200 if well else 503, _JSON, body
+
+
+def _is_us(host: str) -> bool:
+    """False for a name of the public DNS: a web page whose name was made to lead here would show it (rebinding)."""
+    name = host.rpartition(":")[0] if host[-1:].isdigit() and ":" in host else host
+    return "." not in name or is_numeric(name)
 
 
 def _version() -> str:
