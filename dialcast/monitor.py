@@ -118,8 +118,8 @@ class Monitor:
             async with asyncio.timeout(PATIENCE):
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, kind, body = await self._answer(head)
-                fields = [f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
-                writer.write("\r\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *fields, "", ""]).encode() + body)
+                fields = [f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close", "", ""]
+                writer.write("\r\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *fields]).encode() + body)
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
