@@ -11,12 +11,15 @@ from ipaddress import ip_address, ip_network
 from protocols.net import Address, Flow, is_host
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
+from sip_app.capabilities import Rejected
 from sip_app.guard import Guard, place_of
 from sip_app.metrics import limited
 
 RESPONSES_PER_REQUEST = 10
 """How many responses a second are taken from an address, as a multiple of its requests."""
 MAX_TRACKED_CLIENTS = 20_000
+TOO_MUCH = Rejected(503, headers=(("Retry-After", "1"),))
+"""The answer to a client behind a proxy that sends too much."""
 _UNTRUSTED_HEADERS = frozenset(("p-asserted-identity", "p-preferred-identity", "history-info", "diversion"))
 
 

@@ -35,7 +35,6 @@ from protocols.sip.message import (
     Response,
     check_request,
     make_response,
-    oversized,
     parse_message,
 )
 from protocols.sip.transaction import Timers, TransactionLayer
@@ -47,6 +46,7 @@ from sip_app.endpoint_users import ClientUser, Pipeline, Waiter, refusal_for
 from sip_app.events import Trace
 from sip_app.metrics import count_answer, count_received, count_request, limited
 from sip_app.ports import Dialogs
+from sip_app.stateless import Stateless
 from sip_app.transport import Limits, Transports
 
 STOP_WITHIN = 2.0
@@ -100,6 +100,7 @@ class SipEndpoint:
         self.transports = (
             transports(self) if transports else Transports(self, reactor, Limits.of(config), config.sip.dscp)
         )
+        self._stateless = Stateless(self.send_stateless)
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
@@ -289,43 +290,34 @@ class SipEndpoint:
             )
         except SipParseError as error:
             log.debug("sip.unreadable", peer=str(flow.remote), error=str(error))
-            self._refuse_too_large(data, flow)
+            self._stateless.refuse_too_large(data, flow, self._sip)
             return
         count_received(message)
         if self._trace.on:
             self._trace.received(message, flow)
-        if isinstance(message, Request):
-            try:
-                check_request(message)
-            except BadRequest as error:
-                self._refuse(message, flow, error)
-                return
-            if self._admission.refuses(message, flow):
-                return
+        if isinstance(message, Request) and not self._admits(message, flow):
+            return
         turned_away = self._layer.turned_away
         self._layer.receive(message, flow, now)
         if self._layer.turned_away != turned_away:
             limited("sip.max_transactions")
         self.pump()
 
-    def _refuse_too_large(self, data: bytes, flow: Flow) -> None:
-        """513 for a request beyond our limits, if its beginning says whom to answer (RFC 3261 section 21.5.7)."""
-        sip = self._sip
-        start = oversized(data, sip.max_message_bytes, sip.max_header_bytes, sip.max_headers)
-        if start is not None:
-            limited("sip.max_message_bytes" if len(data) > sip.max_message_bytes else "sip.max_headers")
-            self._refuse(start, flow, BadRequest(513, REASONS[513]))
-
-    def _refuse(self, request: Request, flow: Flow, error: BadRequest) -> None:
-        """Answer what cannot be served, without a transaction, if it says whom to answer."""
+    def _admits(self, request: Request, flow: Flow) -> bool:
+        """True if a request goes on to its transaction; else it has its answer, or deserves none."""
+        if request.method == "ACK" and self._stateless.acknowledged(request):
+            return False
         try:
-            answerable = request.method != "ACK" and bool(request.top_via)
-        except SipParseError:
-            answerable = False
-        if not answerable:
-            return
-        response = make_response(request, error.status, error.reason, to_tag=new_tag())
-        self.send_stateless(response, flow)
+            check_request(request)
+        except BadRequest as error:
+            self._stateless.refuse(request, flow, error)
+            return False
+        if self._admission.refuses(request, flow):
+            return False
+        if not request.to.tag and (challenge := self._pipeline.asks(request, flow)) is not None:
+            self._stateless.challenge(request, flow, challenge)
+            return False
+        return True
 
     def admits(self, flow: Flow) -> bool:
         """True if this peer may cost one more connection, or answer to a keep-alive, now."""
@@ -393,7 +385,8 @@ class SipEndpoint:
                 else:
                     self._pipeline.on_ack(request, flow)
             case CancelReceived(tx, cancel_tx, request):
-                self.respond(cancel_tx, make_response(request, 200, to_tag=new_tag()))
+                call = self.calls.get(tx)  # both answers have one To tag (RFC 3261 section 9.2)
+                self.respond(cancel_tx, make_response(request, 200, to_tag=call.local_tag if call else new_tag()))
                 self._cancelled(tx)
             case TransactionTimeout(tx):
                 self._failed(tx, 408)

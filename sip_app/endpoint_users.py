@@ -22,6 +22,10 @@ class ClientUser(Protocol):
 class Pipeline(Protocol):
     """Who serves what the endpoint cannot answer from its own dialogs."""
 
+    def asks(self, request: Request, flow: Flow) -> Rejected | None:
+        """The challenge for a request outside dialogs that cannot be served as it is; None if it can, or has to."""
+        ...
+
     def on_request(self, tx: ServerTransaction, request: Request, flow: Flow) -> None:
         """A new request."""
         ...

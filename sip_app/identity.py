@@ -24,6 +24,7 @@ from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import Credentials
 
 _CREDENTIALS = frozenset(("authorization", "proxy-authorization"))
+_NEVER_ASKED = frozenset(("ACK", "CANCEL", "OPTIONS"))
 ANONYMOUS = "anonymous@anonymous.invalid"
 MAX_WAITING = 1_000
 """Refusals that wait at a time; beyond it they are answered at once."""
@@ -55,15 +56,15 @@ class Identity:
         """Challenge by a changed configuration from now on."""
         self._algorithm = config.sip.digest_algorithm
 
-    def must_ask(self, admitted: Admitted) -> bool:
-        """True if the request cannot be served without credentials and brings none at all: no need to look further."""
-        request = admitted.request
-        return not (
-            admitted.trusted
-            or self._plan.guests
-            or request.method == "OPTIONS"
-            or request.headers.has_any(_CREDENTIALS)
-        )
+    def must_ask(self, request: Request) -> bool:
+        """True if the request brings no credentials, and only a trusted peer's would be served without."""
+        return not (request.method in _NEVER_ASKED or request.headers.has_any(_CREDENTIALS) or self._plan.guests)
+
+    def asked(self, admitted: Admitted) -> Rejected:
+        """The challenge for such a request."""
+        if admitted.connected:
+            self._guard.scanned(admitted.client.host, challenged=True)
+        return self.challenged(admitted.request, admitted.client.host)
 
     async def identify(self, admitted: Admitted) -> Caller:
         """Who sent this. Raises `Rejected`: 401 or 407 to be asked, 403 when From (or a REGISTER's To) is another."""

@@ -22,11 +22,11 @@ from protocols.sip.message import Request, make_response
 from protocols.sip.transaction import Timers
 from protocols.sip.uri import SipUri
 from provisioning.config import Config
-from sip_app.admission import Admission, Admitted
+from sip_app.admission import TOO_MUCH, Admission, Admitted
 from sip_app.between import Between
 from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, CallGone, IncomingCall, Rejected
-from sip_app.capabilities import CAPABILITIES, METHODS, check_accepted, check_required, not_allowed
+from sip_app.capabilities import CAPABILITIES, METHODS, WITHIN_CALLS, check_accepted, check_required, not_allowed
 from sip_app.cluster import Cluster, Survivor
 from sip_app.codes import ServiceCodes
 from sip_app.dialogs import Dialog, new_tag
@@ -39,15 +39,7 @@ from sip_app.history import history_lines
 from sip_app.identity import Identity
 from sip_app.merged import Merged
 from sip_app.notices import Notices
-from sip_app.numbers import (
-    ForeignTarget,
-    LocalNumber,
-    NumberPlan,
-    ServiceCode,
-    ServiceNumber,
-    Target,
-    TheServer,
-)
+from sip_app.numbers import ForeignTarget, LocalNumber, NumberPlan, ServiceCode, ServiceNumber, Target, TheServer
 from sip_app.onward import Onward, RingingCall
 from sip_app.ports import Ports, Reconfigurable
 from sip_app.proxy import Proxy
@@ -165,20 +157,24 @@ class ApplicationServer:
 
     # The way of a request
 
+    def asks(self, request: Request, flow: Flow) -> Rejected | None:
+        """The challenge for a request that brings no credentials at all, though it cannot be served without."""
+        if not self._identity.must_ask(request) or self._admission.trusted(flow.remote.host):
+            return None
+        if "route" in request.headers and self._handover.read(request) is not None:
+            return None
+        admitted = self._admission.admit(request, flow, self.endpoint.loop.time())
+        return TOO_MUCH if admitted is None else self._identity.asked(admitted)
+
     def on_request(self, tx: ServerTransaction, request: Request, flow: Flow) -> None:
         """Admission; then to the dialog it belongs to, or on through the other steps."""
         endpoint = self.endpoint
         admitted = self._admission.admit(request, flow, endpoint.loop.time())
         if admitted is None:
-            endpoint.reject(tx, request, Rejected(503, headers=(("Retry-After", "1"),)))
+            endpoint.reject(tx, request, TOO_MUCH)
         elif not request.to.tag:
             if "route" in request.headers and (handed := self._handover.read(admitted.request)) is not None:
                 endpoint.serve(tx, request, self._serve_handed(tx, *handed))
-                return
-            if self._identity.must_ask(admitted):
-                if admitted.connected:
-                    self.guard.scanned(admitted.client.host, challenged=True)
-                endpoint.reject(tx, request, self._identity.challenged(request, admitted.client.host))
                 return
             endpoint.serve(tx, request, self._serve(tx, admitted))
         elif (dialog := endpoint.dialogs.get(incoming_id(request))) is not None:
@@ -259,6 +255,8 @@ class ApplicationServer:
                 self.quotas.call(self.endpoint, tx, caller.aor)
         if request.routes:
             raise Rejected(403, "Not A Relay")
+        if request.method in WITHIN_CALLS and isinstance(target, ServiceNumber | ServiceCode | TheServer):
+            raise Rejected(481)
         if request.method == "REGISTER":
             await self._register(tx, replace(admitted, request=request), caller, target)
         elif request.method == "SUBSCRIBE" and self._notifies(target, request):

@@ -6,6 +6,8 @@ from typing import Any
 
 from ua import DOMAIN, running
 
+from protocols.sip.message import parse_message
+
 
 class Stranger(asyncio.DatagramProtocol):
     """Somebody without an account, who answers nothing."""
@@ -20,14 +22,20 @@ class Stranger(asyncio.DatagramProtocol):
         self.heard.append(data)
 
     def invite(self, number: int) -> None:
+        self._send("INVITE", number, "")
+
+    def acknowledge(self, number: int, tag: str) -> None:
+        self._send("ACK", number, f";tag={tag}")
+
+    def _send(self, method: str, number: int, tag: str) -> None:
         host, port = self.wire.get_extra_info("sockname")
         lines = [
-            f"INVITE sip:1002@{DOMAIN} SIP/2.0",
+            f"{method} sip:1002@{DOMAIN} SIP/2.0",
             f"Via: SIP/2.0/UDP {host}:{port};rport;branch=z9hG4bKforged{number}",
             f"From: <sip:1001@{DOMAIN}>;tag=forged",
-            f"To: <sip:1002@{DOMAIN}>",
+            f"To: <sip:1002@{DOMAIN}>{tag}",
             f"Call-ID: forged{number}",
-            "CSeq: 1 INVITE",
+            f"CSeq: 1 {method}",
             f"Contact: <sip:1001@{host}:{port}>",
             "Content-Length: 0",
         ]
@@ -67,6 +75,28 @@ def test_forged_invites_take_no_place_from_those_who_call(tmp_path: Path) -> Non
             tx, _ = await callee.asked("INVITE")
             callee.respond(tx, 486)
             assert (await call.final()).status == 486
+            wire.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_acknowledgement_of_a_challenge_goes_no_further_and_its_tag_stays_the_same(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            passed: list[str] = []
+            world.server.on_ack = lambda request, flow: passed.append(request.to.tag)  # type: ignore[method-assign]
+            loop = asyncio.get_running_loop()
+            wire, stranger = await loop.create_datagram_endpoint(Stranger, remote_addr=world.address)
+            stranger.invite(1)
+            stranger.invite(1)
+            await asyncio.sleep(0.2)
+            tags = [parse_message(answer).to.tag for answer in stranger.heard]
+            assert len(tags) == 2
+            assert tags[0] == tags[1]
+            for tag in (tags[0], "0" * len(tags[0])):
+                stranger.acknowledge(1, tag)
+            await asyncio.sleep(0.2)
+            assert passed == ["0" * len(tags[0])]
             wire.close()
 
     asyncio.run(scenario())
