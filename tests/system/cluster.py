@@ -24,6 +24,8 @@ from sipp_scenarios.ports import free_ports
 EDGE_CONFIGURATION = ROOT / "docs" / "kamailio" / "kamailio.cfg"
 EDGE_HOST = "127.0.0.5"
 SERVER_HOSTS = ("127.0.0.6", "127.0.0.7")
+LEASE = 4
+"""Half of what is shipped, to save time."""
 POSTGRES_USER = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user."""
 
@@ -55,10 +57,15 @@ class PostgreSQL:
         )
         if made.returncode:
             raise ProcessError(f"initdb: {made.stderr.decode()}")
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Begin to serve, again after `kill`."""
         settings = ["-p", str(self.port), "-k", "", "-h", "127.0.0.1", "-c", "fsync=off"]
-        with (self._folder / "postgres.log").open("wb") as log:
+        with (self._folder / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user, self._bin / "postgres", "-D", data, *settings], stdout=log, stderr=log
+                [*self._as_user, self._bin / "postgres", "-D", self._folder / "data", *settings], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 20
         ready = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -66,18 +73,21 @@ class PostgreSQL:
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise ProcessError(f"PostgreSQL did not start: {(self._folder / 'postgres.log').read_text()}")
             time.sleep(0.05)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Fast shutdown goes to postgres itself: runuser would not pass SIGINT on.
+    def kill(self) -> None:
+        """End it at once, as a crash would; what was committed is there again after `start`."""
+        # pg_ctl tells postgres itself: runuser would not pass a signal on.
         subprocess.run(
             [*self._as_user, self._bin / "pg_ctl", "stop", "-D", self._folder / "data", "-m", "immediate", "-w"],
             capture_output=True,
             check=False,
         )
         self._process.wait(10)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
         shutil.rmtree(self._folder)
 
 
@@ -91,9 +101,11 @@ class Edge:
         folder.mkdir()
         (folder / "dispatcher.list").write_text("".join(f"1 sip:{server}\n" for server in servers))
         self.address = f"{EDGE_HOST}:{free_ports()}"
+        """The same port by UDP and TCP."""
         self._log = folder / "kamailio.log"
         self._command = [program, "-DD", "-f", str(EDGE_CONFIGURATION), "-m", "64", "-Y", str(folder)]
-        self._command += ["-A", f"EDGE=udp:{self.address}", "-A", f'SERVERS="{folder}/dispatcher.list"']
+        self._command += ["-A", "WITH_TCP", "-A", f"EDGE_TCP=tcp:{self.address}", "-A", f"EDGE=udp:{self.address}"]
+        self._command += ["-A", f'SERVERS="{folder}/dispatcher.list"']
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
@@ -163,6 +175,7 @@ class ApplicationServer(Evented):
         self.address = f"{host}:{free_ports()}"
         settings = {
             "AS_ID": name,
+            "CLUSTER__LEASE": str(LEASE),
             "DATA_DIR": str(data),
             "DOMAIN_ALIASES": f"[{EDGE_HOST}]",
             "SIP__BIND": host,
@@ -191,7 +204,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            database = stack.enter_context(PostgreSQL())
+            database = self.database = stack.enter_context(PostgreSQL())
             self.relays = [stack.enter_context(Relay(ports)) for ports in (21_000, 22_000)]
             controls = [relay.control for relay in self.relays]
             self.servers = [

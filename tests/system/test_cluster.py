@@ -1,15 +1,18 @@
 """Two application servers behind Kamailio, two relays, PostgreSQL: a call may land anywhere, and a server may die."""
 
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster import ApplicationServer, Cluster
+from cluster import LEASE, ApplicationServer, Cluster
 from server import account
 
 from dialcast.footage import Footage
-from sipp_scenarios.behaviours import Call, register
+from sipp_scenarios.calls import Call, register
+from sipp_scenarios.sipp import SippError
 
 FORWARDED = 2.5
 """Seconds after which a stock phone's number is forwarded by the server."""
@@ -19,6 +22,8 @@ FORWARDED = 2.5
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+        for server in running.servers:
+            assert not server.all_events("server.failed"), server.noise[-20:]
 
 
 def holder(cluster: Cluster, number: str) -> ApplicationServer:
@@ -27,16 +32,25 @@ def holder(cluster: Cluster, number: str) -> ApplicationServer:
     return next(server for server in cluster.servers if server.all_events("broadcast.live", channel=name))
 
 
-def watched_from(cluster: Cluster, server: ApplicationServer, number: str, viewer: str) -> Call:
+def other_than(cluster: Cluster, server: ApplicationServer) -> ApplicationServer:
+    return next(other for other in cluster.servers if other is not server)
+
+
+def hung_up(call: Call) -> bool:
+    """True if the phone was sent a BYE."""
+    return any(message.start_line.startswith("BYE") and not message.sent for message in call.sipp.messages())
+
+
+@contextmanager
+def watched_from(cluster: Cluster, server: ApplicationServer, number: str, viewer: str) -> Iterator[Call]:
     """A call to `number` that the edge gives to `server`; the others are hung up again."""
     for _ in range(20):
         before = len(server.all_events("diversion.applied"))
-        call = Call("watch", cluster.edge.address, account(viewer), number, hold=60)
-        call.__enter__()
-        call.answered()
-        if len(server.all_events("diversion.applied")) > before:
-            return call
-        call.__exit__(None, None, None)
+        with Call("watch", cluster.edge.address, account(viewer), number, hold=60) as call:
+            call.answered()
+            if len(server.all_events("diversion.applied")) > before:
+                yield call
+                return
     raise AssertionError("the edge gave no call to the server")
 
 
@@ -50,14 +64,11 @@ def test_a_broadcast_on_one_server_is_watched_by_a_caller_of_the_other(cluster: 
         live.answered()
         time.sleep(FORWARDED)
         owner = holder(cluster, "1001")
-        other = next(server for server in cluster.servers if server is not owner)
-        watching = watched_from(cluster, other, "1001", "1002")
-        try:
+        other = other_than(cluster, owner)
+        with watched_from(cluster, other, "1001", "1002") as watching:
             owner.event("viewer.added", viewer="1002")
             time.sleep(1)
             assert len(watching.media.received["video"].packets) > 10
-        finally:
-            watching.__exit__(None, None, None)
 
 
 def test_both_relays_carry_broadcasts(cluster: Cluster) -> None:
@@ -71,12 +82,61 @@ def test_both_relays_carry_broadcasts(cluster: Cluster) -> None:
     assert len(relays) == 2
 
 
+def test_a_server_that_hangs_finds_its_broadcasts_taken_over_and_does_no_harm(cluster: Cluster, reel: Path) -> None:
+    channel = "1002@dialcast.internal"
+    with Call("go_live", cluster.edge.address, account("1002"), "8888", hold=60, clip=reel) as live:
+        live.answered()
+        time.sleep(FORWARDED)
+        owner = holder(cluster, "1002")
+        other = other_than(cluster, owner)
+        with watched_from(cluster, other, "1002", "1003") as watching:
+            owner.event("viewer.added", viewer="1003")
+            owner.process.send_signal(signal.SIGSTOP)
+            try:
+                other.event("broadcast.inherited", 15, channel=channel)
+                time.sleep(LEASE)  # by now it would have given everybody up
+            finally:
+                owner.process.send_signal(signal.SIGCONT)
+            owner.event("broadcast.lost_to_another_server", 5, channel=channel)
+            time.sleep(2)
+            for call in (live, watching):
+                assert not hung_up(call), "nobody is hung up on"
+            before = len(watching.media.received["video"].packets)
+            time.sleep(0.5)
+            assert len(watching.media.received["video"].packets) > before + 5
+            assert not watching.media.received["video"].lost()
+            assert not owner.all_events("broadcast.ended", channel=channel)
+        other.event("viewer.left", viewer="1003")
+
+
+def test_without_the_database_calls_go_on_and_afterwards_all_is_as_before(cluster: Cluster, reel: Path) -> None:
+    with Call("go_live", cluster.edge.address, account("1008"), "8888", hold=60, clip=reel) as live:
+        live.answered()
+        time.sleep(FORWARDED)
+        owner = holder(cluster, "1008")
+        with watched_from(cluster, other_than(cluster, owner), "1008", "1009") as watching:
+            owner.event("viewer.added", viewer="1009")
+            cluster.database.kill()
+            time.sleep(1.5 * LEASE)
+            with pytest.raises(SippError, match="503"):
+                register(cluster.edge.address, account("1005"))
+            before = len(watching.media.received["video"].packets)
+            cluster.database.start()
+            assert register(cluster.edge.address, account("1005"))[-1].start_line == "SIP/2.0 200 OK"
+            time.sleep(1.5 * LEASE)  # nobody may have taken anything over meanwhile
+            assert len(watching.media.received["video"].packets) > before + 50
+            for server in cluster.servers:
+                assert not server.all_events("broadcast.inherited", channel="1008@dialcast.internal")
+            assert not hung_up(watching) and not hung_up(live)
+        owner.event("viewer.left", viewer="1009")
+
+
 def test_a_killed_server_costs_no_media_and_the_other_goes_on_with_its_calls(cluster: Cluster, reel: Path) -> None:
     with Call("go_live", cluster.edge.address, account("1006"), "8888", hold=25, clip=reel) as live:
         live.answered()
         time.sleep(FORWARDED)
         owner = holder(cluster, "1006")
-        other = next(server for server in cluster.servers if server is not owner)
+        other = other_than(cluster, owner)
         with Call("watch", cluster.edge.address, account("1007"), "1006", hold=60) as watching:
             watching.answered()
             owner.event("viewer.added", viewer="1007")
