@@ -72,6 +72,7 @@ def test_a_cancel_that_comes_after_the_200_changes_nothing() -> None:
         cancel = Request("CANCEL", call.tx.request.uri, call.tx.request.headers.with_("CSeq", f"{phone._cseq} CANCEL"))
         answer = await raw(world, phone, cancel.serialise())
         assert answer is not None and answer.status == 200
+        assert answer.to.tag == leg.state.remote_tag, "the same as in the 200 to the INVITE (section 9.2)"
         await world.calm()
         assert not leg.ended.is_set() and not world.lonely()
 
@@ -353,6 +354,8 @@ def test_an_unknown_disposition_is_refused_unless_it_is_optional(handling: str, 
         ("OPTIONS", f"sip:{DOMAIN}", [("Require", "teleportation")], 420, "Unsupported"),
         ("INVITE", f"sip:1003@{DOMAIN}", [("Proxy-Require", "teleportation")], 420, "Unsupported"),
         ("PUBLISH", f"sip:8888@{DOMAIN}", [], 405, "Allow"),
+        *[(method, f"sip:8888@{DOMAIN}", [], 481, "") for method in ("BYE", "PRACK", "UPDATE", "INFO")],
+        ("BYE", f"sip:{DOMAIN}", [], 481, ""),
         ("CONJURE", f"sip:8888@{DOMAIN}", [], 501, "Allow"),
         ("CONJURE", f"sip:{DOMAIN}", [], 501, "Allow"),
         ("INVITE", f"sip:8888@{DOMAIN}", [("Content-Type", "text/plain")], 415, "Accept"),
