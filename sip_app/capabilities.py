@@ -9,6 +9,8 @@ from protocols.sip.message import Request, Response, make_response
 HeaderList = Sequence[tuple[str, str]]
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
 ALLOW = ", ".join(METHODS)
+WITHIN_CALLS = frozenset(("BYE", "PRACK", "UPDATE", "INFO"))
+"""Methods of a dialog: a server that has no such dialog says 481."""
 _KNOWN = frozenset((*METHODS, "NOTIFY", "PUBLISH", "REFER"))
 SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo", "outbound"))
 SUPPORTED_TEXT = "100rel, timer, path, histinfo, outbound"

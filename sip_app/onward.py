@@ -86,8 +86,6 @@ class Onward:
 
         Raises `Rejected`, as `NobodyThere` where forwarding may still help.
         """
-        if "proxy-require" in request.headers:
-            raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
         if request.max_forwards == 0:
             raise Rejected(483)
         self._proxy.check_loop(tx, request)

@@ -90,8 +90,11 @@ class Proxy:
     ) -> None:
         """Send the request to all targets. `caller` is asserted to trusted ones; `record` keeps us in its dialog.
 
-        `user` hears first when nobody answers, or none within `patience` seconds of the first ringing.
+        `user` hears first when nobody answers, or none within `patience` seconds of the first ringing. Raises
+        `Rejected`: 420 for anything that is asked of proxies, 483.
         """
+        if "proxy-require" in request.headers:
+            raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
         headers = one_hop_less(request).without("proxy-authorization")
         fork = Fork(self.endpoint, tx, user, patience)
         outgoing = [

@@ -240,7 +240,10 @@ def test_an_operator_may_open_a_way_out(tmp_path: Path) -> None:
             ann = await world.phone("1001")
             assert (await (await ann.dial("", uri="sip:56@127.0.0.2")).final()).status == 403
             gateway = await world.phone("5000", register=False, host="127.0.0.2")
-            await ann.dial("", uri=f"sip:55@{gateway.flow.local}")
+            uri = f"sip:55@{gateway.flow.local}"
+            asking = await ann.dial("", uri=uri, headers=[("Proxy-Require", "teleportation")])
+            assert (await asking.final()).status == 420
+            await ann.dial("", uri=uri)
             tx, _ = await gateway.asked("INVITE")
             gateway.respond(tx, 486)
 
