@@ -108,6 +108,8 @@ class Media:
 
     def __enter__(self) -> Self:
         self.received = {"audio": Received(), "video": Received()}
+        self.control: list[tuple[float, bytes]] = []
+        """RTCP packets in order of arrival: (time, whole packet)."""
         self._open = True
         self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._threads: list[threading.Thread] = []
@@ -116,6 +118,7 @@ class Media:
             port = free_ports(2)
             self._sockets[kind] = (_bound(self._host, port), _bound(self._host, port + 1))
             self._start(partial(self._receive, kind))
+            self._start(partial(self._receive_control, kind))
         return self
 
     def __exit__(
@@ -193,6 +196,17 @@ class Media:
                 continue  # an ICMP error of something we sent
             if len(packet) >= 12 and packet[0] >> 6 == 2:
                 self.received[kind].packets.append((time.monotonic(), packet))
+
+    def _receive_control(self, kind: str) -> None:
+        rtcp = self._sockets[kind][1]
+        rtcp.settimeout(0.1)
+        while self._open:
+            with suppress(TimeoutError, ConnectionError):
+                self.control.append((time.monotonic(), rtcp.recv(65536)))
+
+    def picture_wanted(self, since: float) -> bool:
+        """True once we were asked for a full picture by PLI or FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1)."""
+        return any(_asks_picture(packet) for at, packet in self.control if at > since)
 
     def _send_picture(self, stream: Stream, clip: Path) -> None:
         options = {"preset": "veryfast", "tune": "zerolatency", "profile": "baseline"}
@@ -287,6 +301,14 @@ def _access_units(received: Received) -> Iterator[bytes]:
         else:
             unit += START_CODE + payload
     yield unit
+
+
+def _asks_picture(compound: bytes) -> bool:
+    while len(compound) >= 4:
+        if compound[1] == 206 and compound[0] & 31 in (1, 4):
+            return True
+        compound = compound[4 * (1 + struct.unpack_from("!H", compound, 2)[0]) :]
+    return False
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -10,12 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from sipp_scenarios.ports import free_ports
+from sipp_scenarios.scenarios import SCENARIOS
 
-FOLDER: Final = Path(__file__).parent
-HOLDING: Final = 'timeout="5000"'
 Transport = Literal["udp", "tcp"]
 Found = TypeVar("Found")
 
@@ -77,32 +77,32 @@ class Sipp:
         media_ports: tuple[int, int] = (9, 9),
         keys: dict[str, str] | None = None,
         trace: bool = True,
+        through: str | None = None,
     ) -> None:
         """`rows` are who calls whom (account, dialled number), taken in turn; `server` is HOST:PORT.
 
         `host` is the local address, the loopback's usual one unless given. `media_ports` are the audio and video ports
-        of the offer. `trace` keeps every message (not for load).
+        of the offer. `trace` keeps every message (not for load). `through` is HOST:PORT where all
+        is sent instead of to the server.
         """
         program = shutil.which("sipp")
         if program is None:
             raise SippError("sipp is not installed: apt-get install sip-tester")
-        load, host = load or Load(), host or local_host(server)
+        load, self.host = load or Load(), host or local_host(server)
         self.scenario, self._trace = scenario, trace
         self.folder = Path(tempfile.mkdtemp(prefix=f"sipp-{scenario}-"))
         self.local_port = local_port or free_ports()
         lines = [f"{account.number};{_login(account)};{escaped(target)}" for account, target in rows]
-        holding = f'timeout="{max(1, round(load.hold * 1000))}"'  # SIPp takes no keyword here, so the file is copied
-        text = (FOLDER / f"{scenario}.xml").read_text().replace(HOLDING, holding)
-        (self.folder / f"{scenario}.xml").write_text(text)
+        (self.folder / f"{scenario}.xml").write_text(SCENARIOS[scenario].xml(load.hold))
         (self.folder / "rows.csv").write_text("\n".join(["SEQUENTIAL", *lines, ""]))
         every_key = {"audio_port": str(media_ports[0]), "video_port": str(media_ports[1]), **(keys or {})}
         options = {
             "-sf": f"{scenario}.xml",
             "-inf": "rows.csv",
-            "-i": host,
+            "-i": self.host,
             "-p": str(self.local_port),
-            "-mi": host,
-            "-mp": str(free_ports()),
+            "-mi": self.host,
+            "-mp": str(free_ports(4)),
             "-m": str(load.calls),
             "-r": f"{load.rate:g}",
             "-l": str(load.at_once),
@@ -112,8 +112,8 @@ class Sipp:
             "-message_file": "messages.txt",
         }
         flags = ["-nostdin", "-trace_err", "-trace_screen", *(["-trace_msg"] if trace else [])]
-        flags += [] if trace else ["-trace_stat", "-stf", "stat.csv", "-fd", "3600"]
-        self._command = [program, server, *flags]
+        flags += [] if trace else ["-trace_stat", "-stf", "stat.csv", "-fd", "3600", "-trace_rtt", "-rtt_freq", "1"]
+        self._command = [program, server, *flags, *(["-rsa", through] if through else [])]
         self._command += [word for option in options.items() for word in option]
         self._command += [word for name, value in every_key.items() for word in ("-key", name, value)]
 
@@ -154,6 +154,21 @@ class Sipp:
             raise SippError(f"{self.scenario}: SIPp says {status}\n{self._story()}")
         return int(lines[-1].split(";")[lines[0].split(";").index("FailedCall(C)")])
 
+    def response_times(self) -> list[float]:
+        """Of a load (`trace` off): milliseconds from each first request to the answer wanted, sorted."""
+        times = next(iter(self.folder.glob("*_rtt.csv")), None)
+        lines = times.read_text().splitlines()[1:] if times else []
+        return sorted(float(line.split(";")[1]) for line in lines if line.count(";") >= 2)
+
+    def hang_up(self) -> None:
+        """Tells a phone that talks, or is subscribed, that the holding time is over (UDP). Raises SippError."""
+        last = self.received("SIP/2.0 200")
+        headers = [f"From: {last.header('To')}", f"To: {last.header('From')}", f"Call-ID: {last.header('Call-ID')}"]
+        start = ["HANGUP sip:phone SIP/2.0", f"Via: SIP/2.0/UDP {self.host}:9;branch=z9hG4bK{time.monotonic_ns()}"]
+        text = "\r\n".join([*start, *headers, "CSeq: 999 HANGUP", "Content-Length: 0", "", ""])
+        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(text.encode(), (self.host, self.local_port))
+
     def messages(self) -> list[Traced]:
         """Every SIP message sent and received so far, in order."""
         text = self._read("messages.txt")
@@ -170,6 +185,10 @@ class Sipp:
             within,
             lambda: next((m for m in self.messages() if not m.sent and m.start_line.startswith(start)), None),
         )
+
+    def quiet(self, seconds: float, within: float = 20.0) -> None:
+        """Waits until nothing was sent or received for so long. Raises SippError."""
+        self.wait("silence", within, lambda: time.time() - self.messages()[-1].at > seconds or None)
 
     def wait(self, what: str, within: float, look: Callable[[], Found | None]) -> Found:
         """Looks until there is something. Raises SippError when time is up or SIPp has ended without it."""
@@ -204,8 +223,11 @@ def run(sipp: Sipp, within: float = 30.0) -> list[Traced]:
 
 
 def local_host(server: str) -> str:
-    """The loopback address from which a HOST:PORT is reached: that of its own family."""
-    return "::1" if server.startswith("[") else "127.0.0.1"
+    """Our address from which a HOST:PORT is reached."""
+    host, _, port = server.rpartition(":")
+    with socket.socket(socket.AF_INET6 if "[" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host.strip("[]"), int(port)))
+        return str(probe.getsockname()[0])
 
 
 def escaped(dialled: str) -> str:

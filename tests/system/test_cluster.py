@@ -132,7 +132,7 @@ def test_without_the_database_calls_go_on_and_afterwards_all_is_as_before(cluste
 
 
 def test_a_killed_server_costs_no_media_and_the_other_goes_on_with_its_calls(cluster: Cluster, reel: Path) -> None:
-    with Call("go_live", cluster.edge.address, account("1006"), "8888", hold=25, clip=reel) as live:
+    with Call("go_live", cluster.edge.address, account("1006"), "8888", hold=14, clip=reel) as live:
         live.answered()
         time.sleep(FORWARDED)
         owner = holder(cluster, "1006")

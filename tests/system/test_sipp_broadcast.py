@@ -8,8 +8,7 @@ from likeness import loudness, picture_likeness, samples, speech_likeness
 from server import Server, account
 
 from dialcast.footage import Footage
-from sipp_scenarios.behaviours import Call, dial_code
-from sipp_scenarios.run import main
+from sipp_scenarios.calls import Call, dial_code
 from sipp_scenarios.sipp import Sipp
 
 
@@ -132,15 +131,6 @@ def test_the_broadcasters_own_forwarding_is_the_same_after_the_broadcast(server:
         live.finished()
     said = dial_code(server.address, account("1001"), "##21#")
     assert "Forwarding to 1005 erased" in next(m for m in said if m.start_line.startswith("BYE")).header("Reason")
-
-
-def test_load_of_viewers_is_answered(server: Server, footage: Footage) -> None:
-    with broadcaster(server, footage, hold=12) as live:
-        live.answered()
-        forwarded(server)
-        load = ["--calls", "50", "--rate", "25", "--target", "1001"]
-        assert main(["call_load", "--server", server.address, *load]) == 0
-        live.finished()
 
 
 def test_it_is_all_the_same_over_ipv6(footage: Footage, tmp_path: Path) -> None:

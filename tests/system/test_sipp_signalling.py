@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from server import Server, account
 
-from sipp_scenarios.behaviours import dial_code, ordinary_call, register
-from sipp_scenarios.run import main
+from sipp_scenarios.calls import dial_code, ordinary_call, register
 from sipp_scenarios.sipp import Account, Sipp, SippError, Traced
 
 
@@ -115,16 +114,3 @@ def test_a_code_that_was_answered_survives_the_server(tmp_path: Path) -> None:
         dial_code(server.address, account("1003"), "*21*1005#")
         server.restarted("as", server.kill_part("as"))
         assert told(dial_code(server.address, account("1003"), "*#21#")).endswith('"Forwarding to 1005 active"')
-
-
-def test_the_documented_commands_work(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    at = ["--server", server.address]
-    assert main(["register", *at]) == 0
-    assert main(["code_call", *at]) == 0
-    assert main(["ordinary_call", *at, "--hold", "0.2"]) == 0
-    assert main(["register_load", *at, "--calls", "50"]) == 0
-    assert main(["call_load", *at, "--calls", "20"]) == 0
-    assert "none failed" in capsys.readouterr().out
-    assert main([]) == 0
-    assert "go_live" in capsys.readouterr().out
-    assert main(["register", *at, "--password", "wrong"]) == 1
