@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install tools test lint fuzz demo clean
+.PHONY: help install tools test lint fuzz soak demo clean
 help:
 	@echo "make demo     set up and show a live broadcast by phone call (report in demo-out/)"
 	@echo "make test     set up and run the tests"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each"
+	@echo "make soak     mixed load, and what it leaves behind, SOAK_MINUTES=0.25 and 80 seconds"
 	@echo "make install  Python dependencies into $(VENV), nothing else"
 
 install: $(VENV)/.installed
@@ -36,6 +37,9 @@ lint: install
 
 fuzz: install
 	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3)
+
+soak: install tools
+	$(BIN)/python -m bench.soak --warm-up 5 --minutes $(or $(SOAK_MINUTES),0.25)
 
 demo: install
 	$(BIN)/dialcast demo

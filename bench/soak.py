@@ -33,9 +33,10 @@ WARM_UP: Final = 10.0
 SAMPLE_EVERY: Final = 5.0
 NEVER_ENDS: Final = 45.0
 """Seconds a call may take that the server must end: 32 s for its 200 without ACK, and some."""
-MEMORY_GROWTH_BYTES: Final = 8_000_000
-BLOCKS_PER_REQUEST: Final = 4.0
-"""Python objects that may stay for each request: remembered nonces and cached rows, which are bounded in number."""
+MEMORY_BOUND: Final = 4e6, 2_000.0, 32e6
+BLOCKS_BOUND: Final = 0.0, 15.0, 250_000.0
+"""Bytes, and pieces of memory in Python, that may stay: some, some for each request, and how many at most. Nonces and
+parsed header fields are remembered (20,000 and 4,096 at most): full after minutes, so a long soak is stricter."""
 SLACK: Final = {"dialcast_asyncio_timers": 20.0, "process_open_fds": 2.0, "dialcast_asyncio_tasks": 2.0}
 """How many more there may be at the end, timers because of cancelled ones, tasks because a scrape is one."""
 MEMORY: Final = "process_resident_memory_bytes"
@@ -186,8 +187,8 @@ def grown(before: Sample, after: Sample) -> dict[str, str]:
     """What is beyond its bound: the metric, and what it is beyond."""
     requests = after[REQUESTS] - before[REQUESTS]
     bounds = {name: before.get(name, 0.0) + SLACK.get(name, 0.0) for name in HELD}
-    bounds[MEMORY] = before[MEMORY] + MEMORY_GROWTH_BYTES
-    bounds[BLOCKS] = before[BLOCKS] + BLOCKS_PER_REQUEST * requests
+    for name, (some, each, most) in ((MEMORY, MEMORY_BOUND), (BLOCKS, BLOCKS_BOUND)):
+        bounds[name] = before[name] + min(some + each * requests, most)
     return {name: f"at most {bound:.0f}" for name, bound in bounds.items() if after.get(name, 0.0) > bound}
 
 
