@@ -56,9 +56,10 @@ class Datagrams:
         self._sink.data_received(datagram, flow)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._loop.remove_reader(self.handle)
-        self.handle.close()
+        """Close the socket; once more does nothing."""
+        if self.handle.fileno() >= 0:
+            self._loop.remove_reader(self.handle)
+            self.handle.close()
 
     def send(self, data: bytes, remote: Address) -> bool:
         """Send one datagram; False if it cannot be sent at all."""
