@@ -5,7 +5,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,22 +27,21 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(subscriber_app, name="subscriber")
-app.add_typer(channel_app, name="channel")
+app.add_typer(channel_app, name="channel", short_help="Private broadcasts: who may watch a number.")
 app.add_typer(live_app, name="live")
-app.command("reload")(reload)
-app.command("blocks")(blocks)
-app.command("calls")(calls)
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
         "-c",
+        metavar="FILE",
         help="YAML file; without one: loopback, subscribers 1001-1009.",
         envvar="DIALCAST_CONFIG",
         dir_okay=False,
     ),
 ]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+Level = Literal["debug", "info", "warning", "error"]
 Overrides = dict[str, object]
 NEEDS_PHONE = "needs the softphone's libraries: pip install 'dialcast[phone]' (there is no {})"
 
@@ -66,7 +65,7 @@ def _mount_phone() -> None:
     def defaults(context: typer.Context, config: ConfigFile = None) -> None:
         context.obj = _load(config).terminal
 
-    app.add_typer(phone, name="phone")
+    app.add_typer(phone, name="phone", short_help="The softphone: go live, watch, answer, dial codes.")
 
 
 def _load(path: Path | None, overrides: Overrides | None = None) -> Config:
@@ -77,18 +76,27 @@ def _load(path: Path | None, overrides: Overrides | None = None) -> Config:
         raise typer.Exit(2) from None
 
 
-@app.command()
+@app.command(short_help="Run an application server and a relay together.")
 def up(
     config: ConfigFile = None,
-    bind: Annotated[str | None, typer.Option(help="Address to listen on, for signalling and media.")] = None,
-    sip_port: Annotated[int | None, typer.Option(help="SIP port, UDP and TCP; 0 takes a free one.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Directory of database and control socket.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
+    bind: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on, for signalling and media.")
+    ] = None,
+    sip_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="SIP port, UDP and TCP; 0 takes a free one.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Directory of database and control socket.")
+    ] = None,
+    log_level: Annotated[Level | None, typer.Option(help="What is logged, and what is worse.")] = None,
+    log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="How it is logged.")] = None,
 ) -> None:
     """Run an application server and a relay together, each restarted if it dies.
 
-    Prints one line when ready: ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 service=8888 metrics=...
+    Prints one line when ready:
+
+    ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 service=8888 metrics=...
+
     SIGHUP reloads the configuration without dropping a call, SIGTERM stops.
     """
     with interruptible():
@@ -113,7 +121,7 @@ def up(
     raise typer.Exit(asyncio.run(supervise(environment, loaded, source)))
 
 
-@app.command("as")
+@app.command("as", short_help="Run an application server alone.")
 def application_server(config: ConfigFile = None, supervised: Supervised = False) -> None:
     """Run an application server alone; control.connect names its relay."""
     with interruptible():
@@ -122,7 +130,7 @@ def application_server(config: ConfigFile = None, supervised: Supervised = False
     raise typer.Exit(start("as", _load(config), partial(load_config, config), supervised=supervised))
 
 
-@app.command()
+@app.command(short_help="Run a media relay alone.")
 def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
     """Run a media relay alone; prints the address application servers dial."""
     with interruptible():
@@ -131,9 +139,11 @@ def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
     raise typer.Exit(start("relay", _load(config), partial(load_config, config), supervised=supervised))
 
 
-@app.command()
+@app.command(short_help="Show a whole broadcast: three viewers, measured and judged.")
 def demo(
-    out: Annotated[Path, typer.Option(help="Where report, recordings and snapshots go.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report, recordings and snapshots go.")] = Path(
+        "demo-out"
+    ),
 ) -> None:
     """Show a whole broadcast: real processes, real footage and voices, three viewers; measured and judged."""
     try:
@@ -159,4 +169,7 @@ def demo(
         raise typer.Exit(1) from None
 
 
+app.command("reload", short_help="Have the server here read its configuration again.")(reload)
+app.command("blocks", short_help="List the blocked addresses and accounts; lift a block.")(blocks)
+app.command("calls", short_help="List who broadcast and who watched, when, how long.")(calls)
 _mount_phone()

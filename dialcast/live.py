@@ -119,7 +119,7 @@ def blocks(
         Console(markup=False, highlight=False).print(table)
 
 
-@live_app.command("stop")
+@live_app.command("stop", short_help="Stop a broadcast; everybody's call ends.")
 def stop_live(
     number: Annotated[str, typer.Argument(help="The broadcaster's number.")],
     reason: Annotated[str, typer.Option(help="What the broadcaster and the viewers are told.")] = "",

@@ -29,7 +29,7 @@ channel_app = typer.Typer(
 )
 Viewers = Annotated[
     list[str],
-    typer.Argument(metavar="VIEWER...", help="Numbers, or NUMBER@DOMAIN.", autocompletion=complete_number),
+    typer.Argument(metavar="VIEWER", help="Numbers, or NUMBER@DOMAIN.", autocompletion=complete_number),
 ]
 
 
@@ -57,7 +57,7 @@ def deny_viewers(
     _do(number, config_file, data_dir, lambda store, config: deny(store, config, number, viewers))
 
 
-@channel_app.command("pin")
+@channel_app.command("pin", short_help="Give a number a PIN that lets in who is not on the list.")
 def pin(
     number: NumberArgument,
     pin_stdin: Annotated[bool, typer.Option("--pin-stdin", help="Read the PIN from standard input.")] = False,
@@ -79,7 +79,7 @@ def private(number: NumberArgument, config_file: ConfigFile = None, data_dir: Da
     _do(number, config_file, data_dir, lambda store, config: make_private(store, config, number))
 
 
-@channel_app.command("open")
+@channel_app.command("open", short_help="Let everybody watch a number again; a PIN is forgotten.")
 def open_channel(number: NumberArgument, config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Let everybody watch a number again whom its service number lets; the list is kept, a PIN forgotten."""
     _do(number, config_file, data_dir, lambda store, config: make_open(store, config, number))

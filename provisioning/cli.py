@@ -39,7 +39,7 @@ FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the pass
 Generate = Annotated[bool, typer.Option("--generate", help="Make a random password and print it once.")]
 
 
-@config_app.command("check")
+@config_app.command("check", short_help="Name every mistake in a configuration file.")
 def check(
     file: Annotated[
         Path | None, typer.Argument(envvar="DIALCAST_CONFIG", help="Configuration file; none: defaults.")
@@ -52,7 +52,7 @@ def check(
     typer.echo(f"{file or 'defaults'}: ok, {names}, {len(config.subscribers)} subscribers")
 
 
-@config_app.command("defaults")
+@config_app.command("defaults", short_help="Print all keys with their defaults and purpose, as YAML.")
 def defaults() -> None:
     """Print all keys with their defaults and what they are for, as a file to start from."""
     typer.echo(sample_yaml(), nl=False)
@@ -90,7 +90,7 @@ def listing(config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
     Console(highlight=False, markup=False).print(table if known else "no subscribers")
 
 
-@subscriber_app.command("remove")
+@subscriber_app.command("remove", short_help="Remove a number and all that is kept of it.")
 def remove(number: NumberArgument, config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Remove a number with its registrations, diversions and channel settings."""
     with one_line_errors():

@@ -96,7 +96,7 @@ def broadcast(
     number: Number = None,
     password: Password = None,
     password_file: PasswordFile = None,
-    service: Annotated[str | None, typer.Option(help="Service number to dial.")] = None,
+    service: Annotated[str | None, typer.Option(metavar="NUMBER", help="Service number to dial.")] = None,
     camera: Camera = None,
     microphone: Microphone = None,
     size: Size = None,
@@ -161,7 +161,10 @@ def watch(
     _run(options, _journal(log_format, log_level), lambda it: it.watch(channel), receives=True)
 
 
-@phone.command(epilog="Example: dialcast phone answer --number 1002 --auto")
+@phone.command(
+    short_help="Take ordinary calls, with sound and picture.",
+    epilog="Example: dialcast phone answer --number 1002 --auto",
+)
 def answer(
     context: typer.Context,
     server: Server = None,

@@ -35,44 +35,57 @@ def _transport(name: str) -> str:
     return name
 
 
-Server = Annotated[str | None, typer.Option(help="SIP server, HOST:PORT.", envvar="DIALCAST_SERVER")]
+Server = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="SIP server.", envvar="DIALCAST_SERVER")]
 TransportName = Annotated[
     Transport | None,
     typer.Option(
         help="Signalling transport.", metavar="[udp|tcp]", parser=_transport, autocompletion=lambda: ["udp", "tcp"]
     ),
 ]
-Number = Annotated[str | None, typer.Option(help="Your own number.", envvar="DIALCAST_NUMBER")]
+Number = Annotated[str | None, typer.Option(metavar="NUMBER", help="Your own number.", envvar="DIALCAST_NUMBER")]
 Password = Annotated[
-    str | None, typer.Option(help="Your password; better in the environment.", envvar="DIALCAST_PASSWORD")
+    str | None,
+    typer.Option(metavar="PASSWORD", help="Your password; better in the environment.", envvar="DIALCAST_PASSWORD"),
 ]
-PasswordFile = Annotated[Path | None, typer.Option(help="File whose first line is your password.")]
+PasswordFile = Annotated[Path | None, typer.Option(metavar="FILE", help="File whose first line is your password.")]
 Camera = Annotated[
-    list[str] | None, typer.Option(help="`synthetic`, a video file or a device index; repeat to switch.")
+    list[str] | None,
+    typer.Option(metavar="SOURCE", help="`synthetic`, a video file or a device index; repeat to switch."),
 ]
-Microphone = Annotated[str | None, typer.Option(help="`synthetic`, `none`, `default` (the device) or a sound file.")]
+Microphone = Annotated[
+    str | None, typer.Option(metavar="SOURCE", help="`synthetic`, `none`, `default` (the device) or a sound file.")
+]
 Speaker = Annotated[
-    str | None, typer.Option(help="`default` (the device), `none` or FILE.wav; a script's phone has none.")
+    str | None,
+    typer.Option(metavar="DEVICE", help="`default` (the device), `none` or FILE.wav; a script's phone has none."),
 ]
-Size = Annotated[str | None, typer.Option(help="Picture size, WIDTHxHEIGHT.")]
-Fps = Annotated[int | None, typer.Option(help="Pictures a second.", min=1, max=60)]
-Bitrate = Annotated[int | None, typer.Option(help="Video bit rate, bit/s.", min=32_000)]
+Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Picture size.")]
+Fps = Annotated[int | None, typer.Option(metavar="COUNT", help="Pictures a second.", min=1, max=60)]
+Bitrate = Annotated[int | None, typer.Option(metavar="BIT/S", help="Video bit rate, bit/s.", min=32_000)]
 Stamp = Annotated[bool, typer.Option(help="Draw a frame counter into the picture.")]
 Keys = Annotated[
     str | None,
-    typer.Option(help="Press these as soon as the call is connected, `,` waits a second; for a PIN take --pin."),
+    typer.Option(
+        metavar="KEYS", help="Press these as soon as the call is connected, `,` waits a second; for a PIN take --pin."
+    ),
 ]
 AskPin = Annotated[
     bool, typer.Option("--pin", help="Ask for the PIN of a private broadcast before calling; else DIALCAST_PIN.")
 ]
 SendWhen = Annotated[Choice | None, typer.Option(help="Send when asked (key s), or now.")]
 ReceiveWhen = Annotated[Choice | None, typer.Option(help="Receive when asked (key r), or now.")]
-Record = Annotated[Path | None, typer.Option(help="Record to FILE.mp4.")]
-Snapshot = Annotated[Path | None, typer.Option(help="Save the picture as FILE.png.")]
-Report = Annotated[Path | None, typer.Option(help="Write what happened to FILE.json.")]
-Duration = Annotated[float | None, typer.Option(help="Hang up so many seconds after the answer.", min=0)]
-LogLevel = Annotated[Level | None, typer.Option(help="debug, info, warning or error; debug shows SIP messages.")]
-LogFormat = Annotated[Literal["console", "json"], typer.Option(help="Events on stderr: console or json.")]
+Record = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Record.")]
+Snapshot = Annotated[Path | None, typer.Option(metavar="FILE.png", help="Save the picture.")]
+Report = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write down what happened.")]
+Duration = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Hang up so many seconds after the answer.", min=0)
+]
+LogLevel = Annotated[
+    Level | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error; debug shows SIP messages.")
+]
+LogFormat = Annotated[
+    Literal["console", "json"], typer.Option(metavar="FORMAT", help="Events on stderr: console or json.")
+]
 
 
 def line_of(
