@@ -61,7 +61,8 @@ class CallPath:
         while True:
             call = await self.step.resolve(call)
             for notice in call.notices:
-                self._notices.diverted(notice, request, caller)
+                if self.step.may_tell(notice.served, self.endpoint.loop.time()):
+                    self._notices.diverted(notice, request, caller)
             call = replace(call, notices=())
             try:
                 await self._place(tx, request, caller, call, Ringing(self, tx, request, caller, call))

@@ -21,6 +21,7 @@ from sip_app.calls import Rejected
 from sip_app.history import made_private, wants_privacy, with_reason
 from sip_app.metrics import DIVERSIONS, limited
 from sip_app.numbers import NumberPlan
+from sip_app.pace import Allowance
 from sip_app.ports import DiversionSettings
 
 Kind = Condition | Literal["deflection", "deflection while ringing"]
@@ -196,6 +197,7 @@ class DiversionStep:
     def reconfigure(self, config: Config) -> None:
         """Take the limits of a changed configuration."""
         self._max = config.diversion.max_diversions
+        self._notices = Allowance(config.diversion.notices_per_minute)
         self.deflection_targets = config.diversion.max_deflection_targets
         self._no_reply = config.diversion.no_reply_timer
 
@@ -227,6 +229,13 @@ class DiversionStep:
     async def settings(self, aor: str) -> Diversions:
         """What this number has set; nothing, if it is of another domain."""
         return await self._settings.get(aor) if self._plan.local(aor) else _NOTHING_SET
+
+    def may_tell(self, aor: str, now: float) -> bool:
+        """False for a user whose phones have had as many notices as they shall have in a minute."""
+        if self._notices.take(aor, now):
+            limited("diversion.notices_per_minute")
+            return False
+        return True
 
     def patience(self, settings: Diversions) -> float | None:
         """Seconds a phone may ring before forwarding on no reply applies; None if it never does."""

@@ -20,6 +20,8 @@ from protocols.sip.message import Request, Response, make_response
 from sip_app.dialogs import new_tag
 from sip_app.endpoint import SipEndpoint
 
+MAX_DIALOGS = 16
+"""Dialogs one branch may make, early ones and late ones each: more phones than that ring nowhere behind one binding."""
 _PREFERRED_4XX = (401, 407, 415, 420, 484)
 _ANSWERED_ELSEWHERE = (("Reason", str(Reason("SIP", 200, "Call completed elsewhere"))),)
 
@@ -156,7 +158,9 @@ class Fork:
             return
         branch.rang = True
         with suppress(SipParseError):
-            branch.early.update({response.to.tag} - {""})
+            branch.early.update({response.to.tag} - {""} if len(branch.early) < MAX_DIALOGS else ())
+            if response.to.tag and response.to.tag not in branch.early:
+                return
         if response.status in (180, 183) and not self.rang:
             self.rang = True
             if self._patience is not None and not self._given_up:
@@ -225,7 +229,7 @@ class Fork:
             return
         dialog = replace(dialog, route_set=tuple([str(route) for route in reversed(beyond)]))
         self._endpoint.send_stateless(dialog.ack(tx.request.cseq.number), tx.flow)
-        if dialog.remote_tag not in branch.released:
+        if dialog.remote_tag not in branch.released and len(branch.released) < MAX_DIALOGS:
             branch.released.add(dialog.remote_tag)
             _, bye = dialog.request("BYE", headers=(("Reason", str(reason)),))
             self._endpoint.spawn(self._hang_up(bye, tx.flow))

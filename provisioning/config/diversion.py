@@ -19,6 +19,9 @@ class DiversionConfig(Section):
     """Times one call may be diverted, by whatever server and rule; then it is refused. More lets chains of
     forwarding grow long before anybody notices."""
 
+    notices_per_minute: Count = 20
+    """Notices of diverted calls a minute to the phones of one user who wants them; more are left out, so that
+    nobody fills those phones by calling."""
     max_deflection_targets: Count = 5
     """Contacts of a phone's 302 that are looked at, best first, until one may be forwarded to. Each is a look-up."""
 
