@@ -104,6 +104,8 @@ class TerminalScreen:
     ) -> None:
         asyncio.get_running_loop().remove_reader(self._stdin)
         if self._live:
+            self._choices, self._text, self._pressed = "", None, 0  # there is nothing to choose any more
+            self._draw()
             self._live.stop()
         if self._saved is not None:
             termios.tcsetattr(self._stdin, termios.TCSADRAIN, self._saved)
@@ -135,10 +137,11 @@ class TerminalScreen:
         if self._live is None:
             return
         words = [Text(line) for line in self._recent]
+        words += [Text(self._numbers, style="cyan")] if self._numbers else []
         typing = self._text is not None and "> " + printable((self._text or b"").decode(errors="ignore"))
         pressed = "  keys " + "\N{BULLET}" * min(self._pressed, MAX_BULLETS) if self._pressed else ""
-        below = Text(typing or self._choices + pressed, style="bold")
-        body = Group(*words, Text(self._numbers, style="cyan"), below)
+        below = typing or self._choices + pressed
+        body = Group(*words, *([Text(below, style="bold")] if below else []))
         self._live.update(Panel(body, title=self._title, title_align="left"), refresh=True)
 
     def _typed(self) -> None:
