@@ -1,7 +1,7 @@
 """`python -m bench.sip_scale`: do registrations and calls cost more where there are more of them, and how much memory?
 
 Servers with 1,000, 10,000 and 100,000 subscribers registered in their stores run side by side on one core, beside one
-with 1,000 that holds 10,000 calls open: viewers of ten broadcasts. Each in turn gets the same registrations, code
+with 1,000 that holds 10,000 calls open: viewers of thirteen broadcasts. Each in turn gets the same registrations, code
 calls and calls to a phone, by accounts spread evenly over all it has; what these read is in its cache by then. Nobody
 sends media, so for once `relay.leg_timeout` and `relay.unanswered_timeout` are an hour; all else is as shipped.
 """
@@ -31,7 +31,7 @@ from sipp_scenarios.sipp import Load, Sipp, SippError
 
 WORKS: Final[tuple[Work, ...]] = ("register", "answered", "relayed")
 SETTINGS: Final = {"relay": {"leg_timeout": 3600, "unanswered_timeout": 3600}}
-BROADCASTS: Final = 10
+BROADCASTS: Final = 13
 ADDRESSES: Final = 8
 CALLS_PER_SECOND: Final = 15.0
 """From each address: what a shipped server takes from one."""
@@ -78,7 +78,7 @@ def _binding(number: str, domain: str) -> tuple[str, list[Binding], list[str]]:
 
 
 def _hold_calls(server: Server, dialogs: int, stack: ExitStack) -> None:
-    """Ten broadcasts, and so many viewers altogether, who stay. Raises BenchError when they do not come about."""
+    """Broadcasts, and so many viewers altogether, who stay. Raises BenchError when they do not come about."""
 
     def phones(scenario: str, rows: list[tuple[int, str]], calls: int, host: str) -> None:
         media = free_ports(2), free_ports(2)

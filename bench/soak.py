@@ -84,6 +84,9 @@ def kinds(accounts: tuple[Account, ...]) -> list[Phones]:
         Phones("subscribe", 2, accounts[LIVE].number, hold=0.5, event="dialog"),
         Phones("never_ack", 0.5, "*#21#"),
         Phones("watch_on_hold", 1, accounts[LIVE].number, hold=0.3),
+        Phones("drop_200_then_cancel", 1, "*#21#"),
+        Phones("prack_out_of_order", 1, accounts[LIVE].number),
+        Phones("never_prack", 0.5, accounts[LIVE].number),
         Phones("bye_before_ack", 1, "8888"),
     ]
 

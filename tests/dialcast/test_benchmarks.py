@@ -1,7 +1,9 @@
 """What the benchmarks make of their figures."""
 
 from bench.plot import drawn
-from bench.soak import BLOCKS, HELD, MEMORY, REQUESTS, Sample, grown
+from bench.soak import BLOCKS, HELD, MEMORY, REQUESTS, Sample, grown, kinds
+from sipp_scenarios.scenarios import SCENARIOS
+from sipp_scenarios.sipp import Account
 
 QUIET: Sample = {**dict.fromkeys(HELD, 5.0), MEMORY: 1e8, BLOCKS: 1e6, REQUESTS: 1000.0}
 
@@ -18,6 +20,11 @@ def test_a_soak_finds_what_grows_with_every_request_however_long_it_runs() -> No
     assert grown(QUIET, QUIET | {REQUESTS: 2000.0, MEMORY: 1e8 + 1_200 * 1000}) == {}
     assert MEMORY in grown(QUIET, QUIET | {REQUESTS: 101_000.0, MEMORY: 1e8 + 1_200 * 100_000})
     assert BLOCKS in grown(QUIET, QUIET | {REQUESTS: 101_000.0, BLOCKS: 1e6 + 4 * 100_000})
+
+
+def test_every_phone_of_the_soak_has_its_scenario() -> None:
+    accounts = tuple(Account(str(number), "secret") for number in range(3))
+    assert {phones.scenario for phones in kinds(accounts)} <= SCENARIOS.keys()
 
 
 def test_a_picture_leaves_out_rows_with_failures() -> None:
