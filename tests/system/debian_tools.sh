@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure the Debian programs the tests talk to are there: sipp and baresip (with its FFmpeg module).
+# Makes sure the Debian programs the tests talk to are there: sipp, baresip (with its FFmpeg module), linphonec, Chromium,
+# Kamailio and PostgreSQL. No daemon is started: the tests start their own, on ports of their own.
 set -e
 missing=""
 command -v sipp >/dev/null 2>&1 || missing="$missing sip-tester"
@@ -7,9 +8,20 @@ command -v baresip >/dev/null 2>&1 || missing="$missing baresip"
 [ -e /usr/lib/baresip/modules/avcodec.so ] || missing="$missing baresip-ffmpeg"
 command -v linphonec >/dev/null 2>&1 || missing="$missing linphone-cli"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+PATH="$PATH:/usr/sbin" command -v kamailio >/dev/null 2>&1 || missing="$missing kamailio"
+for part in tls websocket; do
+    ls /usr/lib/*/kamailio/modules/$part.so >/dev/null 2>&1 || missing="$missing kamailio-$part-modules"
+done
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing Debian packages:$missing ..."
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then # what packages ask before they start a service: 101 is no
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
 fi
 echo "missing Debian packages:$missing - install them with: sudo apt-get install$missing" >&2
