@@ -90,13 +90,13 @@ class SipEndpoint:
         self._at_end: dict[ServerTransaction, list[Callable[[], object]]] = {}
         self.users: dict[ClientTransaction, ClientUser] = {}
         self._config = config
-        self._sip = config.sip
+        self._sip = sip = config.sip
         self._store = store
         self._as_id = as_id
         self._admission = admission
         self._pipeline = pipeline
         self._trace = Trace(config.log.level == "debug")
-        self._layer = TransactionLayer(self.timers, config.sip.max_transactions, self.via_address)
+        self._layer = TransactionLayer(self.timers, sip.max_transactions, self.via_address, sip.max_transaction_bytes)
         self.transports = (
             transports(self) if transports else Transports(self, reactor, Limits.of(config), config.sip.dscp)
         )
@@ -256,9 +256,10 @@ class SipEndpoint:
         return dialog
 
     async def save(self, dialog: Dialog) -> None:
-        """Make a dialog durable."""
-        group = dialog.app.get("group", "")
-        await self._store.save(StoredDialog(dialog.id, self._as_id, group, dialog.state.to_json()))
+        """Make a dialog durable, if it is to last."""
+        if dialog.lasting:
+            group = dialog.app.get("group", "")
+            await self._store.save(StoredDialog(dialog.id, self._as_id, group, dialog.state.to_json()))
 
     def abandon(self, dialog: Dialog) -> None:
         """Another server has this dialog now, in the store as well."""
@@ -272,7 +273,8 @@ class SipEndpoint:
         self.dialogs.pop(dialog.state.id, None)
         for act in self.forgetting:
             act(dialog)
-        self.spawn(self._store.delete(dialog.id, self._as_id))
+        if dialog.lasting:
+            self.spawn(self._store.delete(dialog.id, self._as_id))
 
     # What comes in
 
@@ -298,7 +300,7 @@ class SipEndpoint:
         if isinstance(message, Request) and not self._admits(message, flow):
             return
         turned_away = self._layer.turned_away
-        self._layer.receive(message, flow, now)
+        self._layer.receive(message, flow, now, len(data))
         if self._layer.turned_away != turned_away:
             limited("sip.max_transactions")
         self.pump()

@@ -32,9 +32,13 @@ class Transaction:
 
 
 class ServerTransaction(Transaction):
-    """A request received, to be answered."""
+    """A request received, to be answered; `size` is what it came in, bytes."""
 
-    __slots__ = ()
+    __slots__ = ("size",)
+
+    def __init__(self, kind: Kind, key: tuple[str, ...], request: Request, flow: Flow, size: int = 0) -> None:
+        super().__init__(kind, key, request, flow)
+        self.size = size
 
 
 class ClientTransaction(Transaction):

@@ -42,6 +42,7 @@ __all__ += ["ServerTransaction", "Timers", "Transaction", "TransactionLayer", "T
 __all__ += ["TransactionTimeout", "TransactionTransportError"]
 
 MAX_TRANSACTIONS = 20_000
+MAX_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,14 @@ class TransactionLayer:
         timers: Timers | None = None,
         max_transactions: int = MAX_TRANSACTIONS,
         sent_by: Callable[[Flow], Address] = lambda flow: flow.local,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.dropped = 0
         """Responses and ACKs that matched nothing or could not be read."""
         self._timers = timers or Timers()
         self._limit = max_transactions
+        self._max_bytes = max_bytes
+        self._held = 0
         self.turned_away = 0
         """Requests answered 503 because there were too many transactions."""
         self._sent_by = sent_by
@@ -114,17 +118,18 @@ class TransactionLayer:
 
     # What comes in
 
-    def receive(self, message: Request | Response, flow: Flow, now: float) -> None:
-        """Take one parsed message. Requests should have passed `check_request`; unreadable ones are dropped."""
+    def receive(self, message: Request | Response, flow: Flow, now: float, size: int = 0) -> None:
+        """Take one parsed message, which came in `size` bytes. Requests should have passed `check_request`; unreadable
+        ones are dropped."""
         try:
             if isinstance(message, Response):
                 self._receive_response(message, flow, now)
             else:
-                self._receive_request(message, flow, now)
+                self._receive_request(message, flow, now, size)
         except SipParseError:
             self.dropped += 1
 
-    def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
+    def _receive_request(self, request: Request, flow: Flow, now: float, size: int) -> None:
         method = request.method
         key = server_key(request, "INVITE" if method == "ACK" else method)
         known = self._servers.get(key)
@@ -138,15 +143,16 @@ class TransactionLayer:
             self._feed(known, "request", now)
             return
         request = stamped(request, flow)
-        if len(self) >= self._limit and not self._make_room():
+        if self._full(size) and not self._make_room(size):
             self.turned_away += 1
             busy = make_response(request, 503, to_tag=secrets.token_hex(4), headers=(("Retry-After", "5"),))
             self._out.append((busy.serialise(), response_flow(request, flow)))
             return
         tx = ServerTransaction(
-            "invite server" if method == "INVITE" else "server", key, request, response_flow(request, flow)
+            "invite server" if method == "INVITE" else "server", key, request, response_flow(request, flow), size
         )
         self._servers[key] = tx
+        self._held += size
         self._begin(tx, "proceeding" if method == "INVITE" else "trying", now)
         if method != "CANCEL":
             self._events.append(RequestReceived(tx, request, flow))
@@ -170,7 +176,7 @@ class TransactionLayer:
         request = self._with_via(request, flow, branch)
         key = (branch, request.method)
         tx = ClientTransaction("invite client" if request.method == "INVITE" else "client", key, request, flow)
-        if len(self) >= self._limit and not self._make_room():
+        if self._full() and not self._make_room():
             tx.state = "terminated"
             self._events.append(TransactionTransportError(tx))
             return tx
@@ -306,8 +312,10 @@ class TransactionLayer:
     def _terminate(self, tx: Transaction) -> None:
         tx.state = "terminated"
         tx.retry_at = tx.expire_at = 0.0
-        table = self._servers if isinstance(tx, ServerTransaction) else self._clients
-        table.pop(tx.key, None)
+        if isinstance(tx, ServerTransaction):
+            self._held -= tx.size if self._servers.pop(tx.key, None) is not None else 0
+        else:
+            self._clients.pop(tx.key, None)
         if tx.flow.reliable and (mates := self._by_connection.get(tx.flow)):
             mates.discard(tx)
             if not mates:
@@ -316,11 +324,14 @@ class TransactionLayer:
             self._completed.popleft()
         self._events.append(TransactionTerminated(tx))
 
-    def _make_room(self) -> bool:
-        """Forget the oldest answered request, whose only use left is to absorb a retransmission."""
-        if self._completed:
+    def _full(self, size: int = 0) -> bool:
+        return len(self) >= self._limit or self._held + size > self._max_bytes
+
+    def _make_room(self, size: int = 0) -> bool:
+        """Forget the oldest answered requests, whose only use left is to absorb retransmissions."""
+        while self._completed and self._full(size):
             self._terminate(self._completed[0])
-        return len(self) < self._limit
+        return not self._full(size)
 
     def _send(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if response is not None:

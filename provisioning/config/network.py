@@ -72,6 +72,9 @@ class SipConfig(Section):
     """Most header lines in one message."""
     max_transactions: Count = 20_000
     """Transactions held at once; above it new requests get 503. About 4 kB each."""
+    max_transaction_bytes: Annotated[int, Field(ge=1_000_000)] = 32_000_000
+    """Bytes of all requests whose transactions are held; above it the oldest answered are forgotten, then new requests
+    get 503. They take about four times that in memory."""
     max_connections: Count = 1_000
     """Connections (TCP, TLS, WebSocket) held at once; above it new ones are closed. A phone needs one."""
     max_connections_per_address: Count = 100

@@ -100,3 +100,21 @@ def test_the_acknowledgement_of_a_challenge_goes_no_further_and_its_tag_stays_th
             wire.close()
 
     asyncio.run(scenario())
+
+
+def test_large_requests_of_strangers_are_held_up_to_a_total(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, max_transaction_bytes=1_000_000) as world:
+            loop = asyncio.get_running_loop()
+            wire, _ = await loop.create_datagram_endpoint(Stranger, remote_addr=world.address)
+            vias = "".join(f"Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK{number}{'y' * 90}\r\n" for number in range(200))
+            for number in range(100):
+                first = f"Via: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bKlarge{number}\r\n"
+                rest = f"From: <sip:a@b>;tag=1\r\nTo: <sip:{DOMAIN}>\r\nCall-ID: {number}\r\nCSeq: 1 OPTIONS\r\n\r\n"
+                wire.sendto(f"OPTIONS sip:{DOMAIN} SIP/2.0\r\n{first}{vias}{rest}".encode())
+                await asyncio.sleep(0.002)
+            assert 1 < world.server.endpoint.transactions <= 1_000_000 // (200 * 130)
+            assert (await (await world.phone("1001", register=False)).register()).status == 200
+            wire.close()
+
+    asyncio.run(scenario())
