@@ -179,10 +179,12 @@ class IncomingCall:
         contact: str | None = None,
         headers: HeaderList = (),
         app: Mapping[str, str] | None = None,
+        lasting: bool = True,
     ) -> Dialog:
         """Accept: the dialog is durable before the 200 leaves; returns once it is sent. Raises `CallGone`.
 
-        Raises `Rejected` for an INVITE nobody can be in a dialog with (no Contact, too short a session timer).
+        One that is not `lasting`, as it ends with its ACK, is not stored. Raises `Rejected` for an INVITE nobody can be
+        in a dialog with (no Contact, too short a session timer).
         """
         self._check()
         endpoint = self._endpoint
@@ -195,7 +197,7 @@ class IncomingCall:
             state = state.received(self._updated)
         interval, we_refresh = self._session
         state = replace(state, app=dict(app or {}), session_interval=interval, session_we_refresh=we_refresh)
-        dialog = Dialog(endpoint, state, self._server)
+        dialog = Dialog(endpoint, state, self._server, lasting=lasting)
         dialog.sdp = body or self._sdp
         if we_refresh and dialog.sdp and "UPDATE" not in self.request.allowed:
             dialog.session.keep(dialog.sdp)

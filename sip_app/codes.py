@@ -150,7 +150,7 @@ class ServiceCodes:
         reason = str(Reason("SIP", 200, outcome))
         if self.announcements is not None and await self.announcements.confirm(call, spoken(code, outcome), reason):
             return
-        dialog = await call.answer(body=body, app={"kind": "code"})
+        dialog = await call.answer(body=body, app={"kind": "code"}, lasting=False)
         await dialog.acked.wait()
         await dialog.bye(reason)
 

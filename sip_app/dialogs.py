@@ -86,12 +86,15 @@ class Dialog:
 
     `acked` is set by the ACK, or by the end, so that nobody waits for ever; `ended` when the call is over, `end_cause`
     saying why (see `DialogHandler.on_ended`). `app` is what the service stored with it, `sdp` what the peer last had
-    from us, `session` its rules for both.
+    from us, `session` its rules for both. One that is not `lasting` is never stored.
     """
 
-    def __init__(self, endpoint: "SipEndpoint", state: DialogState, invite: InviteServer | None) -> None:
+    def __init__(
+        self, endpoint: "SipEndpoint", state: DialogState, invite: InviteServer | None, *, lasting: bool = True
+    ) -> None:
         self.id = state.local_tag
         self.state = state
+        self.lasting = lasting
         self.app = dict(state.app)
         self.acked = asyncio.Event()
         self.ended = asyncio.Event()
