@@ -5,7 +5,7 @@ later message once begun; between messages the idle timeout runs.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any
 from typing import Protocol as Interface
@@ -178,7 +178,7 @@ class Connection(Protocol):
             self._count_excess()
             self._finish()
         elif self._stage is Stage.OPEN:
-            self._keep_time(whole=bool(pieces))
+            self._keep_time(pieces)
         if pieces:
             self._heard = self._owner.loop.time()
 
@@ -195,13 +195,13 @@ class Connection(Protocol):
         self._idle_pieces += idle
         return self._idle_pieces > self._owner.limits.keep_alives
 
-    def _keep_time(self, *, whole: bool) -> None:
-        """The deadline after some bytes, which completed something if `whole`."""
+    def _keep_time(self, pieces: Sequence[bytes | KeepAlive]) -> None:
+        """The deadline after some bytes, which completed these pieces; a keep-alive gives a message no more time."""
         if self._framer.begun:
-            if whole or not self._mid_message:
+            if not self._mid_message or any(not isinstance(piece, KeepAlive) for piece in pieces):
                 self._set_deadline(self._owner.limits.message_timeout)
             self._mid_message = True
-        elif whole:
+        elif pieces:
             self._mid_message = False
             self._set_deadline(self._idle)
 

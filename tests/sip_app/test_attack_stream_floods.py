@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_transport_limits import Client, config, refused
+from test_transport_limits import OPTIONS, Client, config, refused
 from ua import running
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request as WebRequest
+from wsproto.events import TextMessage
 
 from protocols.sip.errors import SipParseError
 from protocols.sip.framing import StreamFramer
@@ -58,5 +59,21 @@ def test_a_phone_that_keeps_its_connection_alive_is_left_alone(tmp_path: Path, k
                 await asyncio.sleep(0.05)
             assert not client.reader.at_eof()
             client.writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_pings_give_a_message_that_does_not_end_no_more_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        before = refused("sip.message_timeout")
+        async with running(tmp_path, config=config(tmp_path, message_timeout=0.5)) as world:
+            client = await Client.connect("ws", world.server.endpoint.transports.bound["ws"])
+            assert client.web is not None
+            client.writer.write(client.framed(OPTIONS))
+            await asyncio.sleep(0.1)
+            client.writer.write(client.web.send(TextMessage(data="OPTIONS", message_finished=False)))
+            await asyncio.sleep(0.05)
+            assert await client.cut_after(lambda: b"\x89\x80mask", every=0.2) < 1.5
+        assert refused("sip.message_timeout") == before + 1
 
     asyncio.run(scenario())
