@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +88,14 @@ def sample_accounts(numbers: str, password: str | None) -> tuple[Account, ...]:
 class OwnServer:
     """`dialcast up` on free loopback ports with many subscribers; a context manager that gives the `Target`."""
 
+    def __init__(self, changed: Mapping[str, object] | None = None) -> None:
+        """`changed` are whole sections of the configuration, by name, to have instead of the suite's."""
+        self._changed = changed or {}
+
     def __enter__(self) -> Target:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sipp-server-")))
-            (folder / "server.yaml").write_text(yaml.safe_dump(_settings(folder)))
+            (folder / "server.yaml").write_text(yaml.safe_dump({**_settings(folder), **self._changed}))
             log = stack.enter_context((folder / "log.txt").open("w"))
             command = [sys.executable, "-m", "dialcast", "up", "--config", str(folder / "server.yaml")]
             self._process = subprocess.Popen(

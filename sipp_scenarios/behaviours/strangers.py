@@ -9,7 +9,9 @@ from sipp_scenarios.sipp import Account, Sipp, SippError, Traced
 from sipp_scenarios.wire import Datagrams, options, over_tcp
 from sipp_scenarios.world import SERVICE, World, equal, one, require
 
-FLOOD = 1200
+FLOOD = 1500
+"""Messages in all; in so many `PARTS`, lest they be lost in the sockets' buffers instead."""
+PARTS = 15
 
 
 def status(text: str) -> str:
@@ -201,12 +203,13 @@ def guesses_passwords(world: World) -> None:
 def floods(world: World) -> str:
     """A burst from one address is dropped beyond sip.requests_per_second; another phone is served meanwhile."""
     with Datagrams(world.host) as flood:
-        messages = [options(world.server, flood.host, flood.port) for _ in range(FLOOD)]
-        began = time.monotonic()
-        flood.send(world.server, *messages)
-        world.served()
-        answered = len(flood.received(2, FLOOD))
+        began, answered = time.monotonic(), 0
+        for part in range(PARTS):
+            flood.send(world.server, *(options(world.server, flood.host, flood.port) for _ in range(FLOOD // PARTS)))
+            answered += len(flood.received(0.03, FLOOD))
+            if part == PARTS // 2:
+                world.served()
+        answered += len(flood.received(1, FLOOD))
         seconds = time.monotonic() - began
-    allowed = 200 * (1 + seconds)
-    require(0 < answered <= min(allowed, FLOOD - 1), f"{answered} of {FLOOD} answered in {seconds:.1f} s")
-    return f"{answered} of {FLOOD} answered"
+    require(0 < answered <= 200 * (1 + seconds), f"{answered} of {FLOOD} answered in {seconds:.1f} s")
+    return f"{answered} of {FLOOD} answered in {seconds:.1f} s"
