@@ -4,7 +4,6 @@ A harness raises only for a defect: an error of another kind than the parser's o
 written and read again (`must_equal`), an input that costs more than `MAX_SECONDS` or grows beyond all proportion.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FINDINGS = ROOT / "tests" / "fuzz_findings"
-CORPUS = Path(os.environ.get("DIALCAST_CORPUS", ROOT.parent / "shared" / "corpora"))
+CORPUS = ROOT / "tests" / "rfc4475"
 MAX_SECONDS = 0.5
 """CPU seconds one input may take, under the fuzzer's instrumentation, which makes Python some ten times slower."""
 MAX_BYTES = 65_536
@@ -56,5 +55,5 @@ def must_be_small(written: bytes | str, data: bytes) -> None:
 
 
 def torture() -> list[bytes]:
-    """The messages of RFC 4475, where the corpus is at hand."""
-    return [path.read_bytes() for path in sorted((CORPUS / "rfc4475").glob("*.dat"))]
+    """The messages of RFC 4475."""
+    return [path.read_bytes() for path in sorted(CORPUS.glob("*.dat"))]

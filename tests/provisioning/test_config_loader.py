@@ -118,7 +118,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         "DIALCAST_SIP__PORT": "5090",
         "DIALCAST_DOMAIN": "Example.ORG",
         "DIALCAST_SERVICES": "[{number: 77}, {number: 78}]",
-        "DIALCAST_CORPUS": "not ours: no such key",
+        "DIALCAST_TOYS": "not ours: no such key",
         "SIP__PORT": "1",
     }
     config = load_config(written(tmp_path, "sip: {port: 5080, tcp: false}\ndomain: a.example"), environ)

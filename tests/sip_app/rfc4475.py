@@ -3,13 +3,12 @@
 `docs/conformance.md` shows this table; a test keeps them equal (`python tests/sip_app/rfc4475.py` prints it anew).
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[2]
-CORPUS = Path(os.environ.get("DIALCAST_CORPUS", ROOT.parent / "shared" / "corpora")) / "rfc4475"
+CORPUS = ROOT / "tests" / "rfc4475"
 ALIASES = ("example.com", "example.net", "example.org", "company.com", "vivekg.chair-dnrc.example.com")
 
 Parser = Literal["accepts", "400", "505", "refuses"]

@@ -2,25 +2,14 @@
 
 import asyncio
 import logging
-import os
 import secrets
 from pathlib import Path
 
 import pytest
+from rfc4475 import CORPUS
 from ua import DOMAIN, World, running
 
 from protocols.sip.message import make_response
-
-ROOT = Path(__file__).resolve().parents[2]
-CORPUS = Path(os.environ.get("DIALCAST_CORPUS", ROOT.parent / "shared" / "corpora")) / "rfc4475"
-
-
-def torture() -> list[tuple[str, bytes]]:
-    messages = [(path.stem, path.read_bytes()) for path in sorted(CORPUS.glob("*.dat"))]
-    if not messages:
-        assert not os.environ.get("CI"), f"no RFC 4475 corpus at {CORPUS}: set DIALCAST_CORPUS"
-        pytest.skip(f"no RFC 4475 corpus at {CORPUS}")
-    return messages
 
 
 async def hears(world: World, transport: str) -> None:
@@ -35,7 +24,7 @@ def test_no_torture_message_leaves_a_traceback_or_a_deaf_server(
 ) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:
-            for _, data in torture():
+            for data in messages:
                 stranger = await world.phone("9", transport=transport, register=False)
                 stranger.send_raw(data)
                 await asyncio.sleep(0.005)
@@ -44,7 +33,7 @@ def test_no_torture_message_leaves_a_traceback_or_a_deaf_server(
             await asyncio.sleep(0.3)
             await hears(world, transport)
 
-    messages = torture()
+    messages = [path.read_bytes() for path in sorted(CORPUS.glob("*.dat"))]
     assert len(messages) == 49
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
