@@ -90,6 +90,10 @@ class Identity:
 
     async def _authenticate(self, admitted: Admitted, given: AuthParams, home: str) -> str:
         request, client, nonce = admitted.request, admitted.client.host, given.get("nonce")
+        if not self._nonces.issued(nonce, client):
+            # Of a restarted server, or made up: whoever does that learns nothing of passwords, and nobody is looked up.
+            AUTHENTICATIONS.counts[("stale",)] += 1
+            raise self.challenged(request, client, stale=True)
         name = given.get("username")
         aor = f"{name}@{home}"
         subscriber = await self._credentials.find(aor)
@@ -106,9 +110,7 @@ class Identity:
         refusal = self.challenged(request, client, stale=verdict == "stale")
         if verdict == "failed":
             log.info("identity.refused", user=name[:64], method=request.method, peer=client)
-            # Only what cannot come from a forged source counts against the address.
-            if admitted.connected or self._nonces.issued(nonce, client):
-                await self._wait(self._guard.failed(client))
+            await self._wait(self._guard.failed(client))
         raise refusal
 
     def proves(self, admitted: Admitted) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 from ua import DOMAIN, running
 
-from protocols.sip.message import parse_message
+from protocols.sip.message import make_response, parse_message
+
+OFFERED = f'Digest realm="{DOMAIN}", nonce="19f-abcdef-0123456789abcdef0123", algorithm=MD5, qop="auth"'
 
 
 class Stranger(asyncio.DatagramProtocol):
@@ -116,5 +118,29 @@ def test_large_requests_of_strangers_are_held_up_to_a_total(tmp_path: Path) -> N
             assert 1 < world.server.endpoint.transactions <= 1_000_000 // (200 * 130)
             assert (await (await world.phone("1001", register=False)).register()).status == 200
             wire.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_nonce_of_ones_own_making_tells_nothing_of_passwords_and_has_nobody_looked_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            looked_up: list[str] = []
+            find = world.store.credentials.find
+
+            async def counted(aor: str) -> Any:
+                looked_up.append(aor)
+                return await find(aor)
+
+            world.store.credentials.find = counted  # type: ignore[method-assign]  # to see what is asked of the store
+            answers = []
+            for password in ("dialcast-1001", "wrong"):
+                phone = await world.phone("1001", register=False, password=password)
+                request = phone.build("REGISTER", f"sip:{DOMAIN}", to=f"<sip:1001@{DOMAIN}>")
+                offered = make_response(request, 401, headers=[("WWW-Authenticate", OFFERED)])
+                answer = await phone.ask(phone.authorized(request, offered))
+                answers.append((answer.status, answer.credentials("www-authenticate")[0].get("stale")))
+            assert answers == [(401, "true")] * 2
+            assert not looked_up
 
     asyncio.run(scenario())

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ EVIL = (
 )
 
 
-def messages(host: str, port: int) -> list[bytes]:
+def messages(host: str, port: int, nonce: str) -> list[bytes]:
     """Requests and rubbish with each evil string wherever a parser might let it through into the log."""
     found = []
     for number, evil in enumerate(EVIL):
@@ -45,8 +46,8 @@ def messages(host: str, port: int) -> list[bytes]:
                 b"CSeq: 1 REGISTER",
                 b"User-Agent: x" + put("agent"),
                 b"Contact: <sip:1001@127.0.0.1:9>;x=" + put("contact") + b"y",
-                b'Authorization: Digest username="1001' + put("user") + f'", realm="{DOMAIN}", nonce="n", '.encode()
-                + f'uri="sip:{DOMAIN}", response="{"0" * 32}"'.encode(),
+                b'Authorization: Digest username="1001' + put("user")
+                + f'", realm="{DOMAIN}", nonce="{nonce}", uri="sip:{DOMAIN}", response="{"0" * 32}"'.encode(),
             ]  # fmt: skip
             found.append(b"\r\n".join([*lines, b"Content-Length: 0", b"", b""]))
         found.append(b"SIP/2.0 200 " + evil + b"\r\n\r\n" + evil)
@@ -58,7 +59,8 @@ async def talk(folder: Path) -> None:
     loop = asyncio.get_running_loop()
     async with running(folder) as world:
         wire, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=tuple(world.address))
-        for data in messages(*wire.get_extra_info("sockname")[:2]):
+        nonce = world.server._identity._nonces.issue(time.time(), "127.0.0.1")  # with another nobody would be judged
+        for data in messages(*wire.get_extra_info("sockname")[:2], nonce):
             wire.sendto(data)
         await asyncio.sleep(0.3)
         wire.close()
