@@ -2,19 +2,32 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sipp_scenarios.behaviours.catalogue import behaviour
 from sipp_scenarios.ports import free_ports
-from sipp_scenarios.sipp import Account, Load, Sipp
+from sipp_scenarios.sipp import Account, Load, Sipp, run
 from sipp_scenarios.world import World, require
 
 
-def offer(world: World, scenario: str, accounts: Sequence[Account], dialled: str, **keys: str) -> str:
+def offer(
+    world: World, scenario: str, accounts: Sequence[Account], dialled: str, port: int | None = None, **keys: str
+) -> str:
     """Plays `scenario` as often as wished; response times in words. Raises SippError if one failed."""
     load = world.wishes.load
     rows = [(account, dialled) for account in accounts]
     media = free_ports(), free_ports()
-    sipp = Sipp(scenario, world.server, rows, load=load, host=world.host, media_ports=media, keys=keys, trace=False)
+    sipp = Sipp(
+        scenario,
+        world.server,
+        rows,
+        load=load,
+        local_port=port,
+        host=world.host,
+        media_ports=media,
+        keys=keys,
+        trace=False,
+    )
     with sipp:
         failed = sipp.failed(load.calls / load.rate + load.hold + 60)
         times = sipp.response_times()
@@ -41,8 +54,16 @@ def callee(world: World, account: Account) -> Iterator[None]:
 
 @behaviour("load", "RFC 3261 section 10")
 def load_registrations(world: World) -> str:
-    """Registrations with digest."""
-    return offer(world, "register", world.accounts[1:], "nobody", expires="600")
+    """Registrations with digest, each number in turn; then all of them withdraw."""
+    port, accounts = free_ports(), world.accounts[: world.wishes.load.calls]
+    said = offer(world, "register", accounts, "nobody", port, expires="600")
+    load = replace(world.wishes.load, calls=len(accounts))
+    rows = [(account, "nobody") for account in accounts]
+    withdrawing = Sipp(
+        "register", world.server, rows, load=load, host=world.host, local_port=port, keys={"expires": "0"}
+    )
+    run(withdrawing, load.calls / load.rate + 30)
+    return said
 
 
 @behaviour("load", "RFC 3261 section 13.3")
