@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
@@ -45,27 +50,15 @@ class TlsSettings:
         """What a listener of ours shows and asks for. Reads the files: a renewed certificate is found."""
         config = self._config
         if config.certificate is not None and config.key is not None:
-            chain, pem = _certificates(config.certificate), config.key
+            context = server_context(config.certificate, config.key)
         else:
-            pem = trial_certificate(self._folder / TRIAL_FILE, self._names)
-            chain = _certificates(pem)
-        try:
-            key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem.read_bytes())
-        except crypto.Error:
-            raise _unusable(pem, "no private key in PEM without a passphrase") from None
-        options = ssl.CertificateOptions(
-            privateKey=key, certificate=chain[0], extraCertChain=chain[1:], raiseMinimumTo=ssl.TLSVersion.TLSv1_2
-        )
-        try:
-            context: SSL.Context = options.getContext()
-        except SSL.Error:
-            raise _unusable(pem, "not the key of the certificate") from None
-        context.set_options(SSL.OP_NO_RENEGOTIATION)
+            trial = trial_certificate(self._folder / TRIAL_FILE, self._names)
+            context = server_context(trial, trial)
         if config.client_certificates != "none":
             for authority in self._authorities or ():
                 context.add_client_ca(authority)
                 if (store := context.get_cert_store()) is not None:
-                    store.add_cert(authority)
+                    store.add_cert(crypto.X509.from_cryptography(authority))
             must = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if config.client_certificates == "required" else 0
             context.set_verify(SSL.VERIFY_PEER | must)
         context.set_alpn_select_callback(_agree)
@@ -77,8 +70,31 @@ class TlsSettings:
         if self._authorities is None:
             trust: Any = ssl.platformTrust()
         else:
-            trust = ssl.trustRootFromCertificates([ssl.Certificate(known) for known in self._authorities])
+            known = map(crypto.X509.from_cryptography, self._authorities)
+            trust = ssl.trustRootFromCertificates([ssl.Certificate(authority) for authority in known])
         return ClientCreator(name, ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2))
+
+
+def server_context(certificate: Path, key: Path) -> SSL.Context:
+    """What a listener shows: the chain and the key of these files. An OSError names the file that cannot be used."""
+    chain = _certificates(certificate)
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise _unusable(key, "no private key in PEM without a passphrase") from None
+    if not isinstance(private, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448PrivateKey):
+        raise _unusable(key, "neither an RSA key nor one of an elliptic curve")
+    context: SSL.Context = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2).getContext()
+    context.use_certificate(chain[0])
+    for issuer in chain[1:]:
+        context.add_extra_chain_cert(issuer)
+    try:
+        context.use_privatekey(private)
+        context.check_privatekey()
+    except SSL.Error:
+        raise _unusable(key, "not the key of the certificate") from None
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
+    return context
 
 
 def _agree(connection: SSL.Connection, offered: list[bytes]) -> Any:
@@ -141,13 +157,12 @@ def _domain(uri: str) -> str | None:
     return parsed.host if isinstance(parsed, SipUri) and parsed.user is None else None
 
 
-def _certificates(path: Path) -> list[crypto.X509]:
+def _certificates(path: Path) -> list[x509.Certificate]:
     """All certificates of a PEM file, in order."""
     try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
+        return x509.load_pem_x509_certificates(path.read_bytes())
     except ValueError:
         raise _unusable(path, "no certificate in PEM") from None
-    return [crypto.X509.from_cryptography(certificate) for certificate in found]
 
 
 def _unusable(path: Path, why: str) -> OSError:

@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.error import CannotListenError
-from twisted.internet.ssl import DefaultOpenSSLContextFactory
 
 from protocols.net import Address
 from protocols.records import DiversionRule, DiversionRules
@@ -30,6 +29,7 @@ from sip_app.guard import Guard, place_of
 from sip_app.metrics import XCAP, limited
 from sip_app.numbers import NumberPlan, domain_of, number_of
 from sip_app.ports import Ports
+from sip_app.transport.tls import ServerCreator, server_context
 from sip_app.xcap.document import CAPABILITIES_TYPE, capabilities, render, to_bytes
 from sip_app.xcap.editing import delete, found, put
 from sip_app.xcap.errors import XcapError, conflict
@@ -88,9 +88,9 @@ class XcapServer:
             return
         door = Door(self.answer, limits, self._reactor.callLater)
         try:
-            if limits.tls_certificate is not None:
-                context = DefaultOpenSSLContextFactory(str(limits.tls_key), str(limits.tls_certificate))
-                self._listening = self._reactor.listenSSL(limits.port, door, context, interface=limits.bind)
+            if limits.tls_certificate is not None and limits.tls_key is not None:
+                creator = ServerCreator(server_context(limits.tls_certificate, limits.tls_key))
+                self._listening = self._reactor.listenSSL(limits.port, door, creator, interface=limits.bind)
             else:
                 self._listening = self._reactor.listenTCP(limits.port, door, interface=limits.bind)
         except CannotListenError as error:

@@ -121,6 +121,7 @@ def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_not(tmp_
     asyncio.run(scenario())
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 def test_old_tls_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with every_transport(tmp_path) as world:
