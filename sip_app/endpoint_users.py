@@ -49,7 +49,8 @@ def refusal_for(work: "asyncio.Task[None]") -> Rejected | None:
         case SipParseError() as error:
             return Rejected(400, f"Bad Request ({error})")
         case OSError():
-            return Rejected(503, "Database Unavailable", (("Retry-After", "2"),))
+            # Not 503: with that an edge proxy would try the next server, which has the same database.
+            return Rejected(500, "Database Unavailable", (("Retry-After", "2"),))
         case None:
             return None
     return Rejected(500)

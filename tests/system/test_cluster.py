@@ -1,16 +1,21 @@
 """Two application servers behind Kamailio, two relays, PostgreSQL: a call may land anywhere, and a server may die."""
 
+import asyncio
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster import LEASE, ApplicationServer, Cluster
+from cluster import EDGE_CONFIGURATION, LEASE, ApplicationServer, Cluster
 from server import account
+from ua import DOMAIN, OFFER, Phone
+from ua import Call as SingleCall
 
 from dialcast.footage import Footage
+from protocols.net import Address
 from sipp_scenarios.calls import Call, register
 from sipp_scenarios.sipp import SippError
 
@@ -57,6 +62,79 @@ def watched_from(cluster: Cluster, server: ApplicationServer, number: str, viewe
 def test_registers_through_the_edge(cluster: Cluster) -> None:
     taken = register(cluster.edge.address, account("1005"))[-1]
     assert taken.start_line == "SIP/2.0 200 OK"
+
+
+def test_the_edge_answers_for_nobody_and_starts_with_every_transport(tmp_path: Path) -> None:
+    switches = [word for name in ("TCP", "TLS", "WEBSOCKET") for word in ("-A", f"WITH_{name}")]
+    (tmp_path / "dispatcher.list").touch()
+    servers = ["-A", f'SERVERS="{tmp_path}/dispatcher.list"']
+    checked = subprocess.run(
+        ["kamailio", "-c", "-f", EDGE_CONFIGURATION, *switches, *servers], capture_output=True, text=True, check=False
+    )
+    assert "config file ok" in checked.stderr + checked.stdout, checked.stderr[-2000:]
+
+
+async def dialled(phone: Phone, number: str) -> SingleCall:
+    """A call under way; the edge says 100 before the challenge comes."""
+    request = phone.build("INVITE", f"sip:{number}@{DOMAIN}", body=OFFER)
+    call = SingleCall(phone, phone.start(phone.authorized(request, await phone.ask(request))))
+    call.responses = phone.waiting[call.tx]
+    return call
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_phones_call_each_other_through_the_edge(cluster: Cluster, transport: str) -> None:
+    host, _, port = cluster.edge.address.partition(":")
+    edge = Address(host, int(port))
+
+    async def talk(caller: Phone, callee: Phone) -> None:
+        """A call with a re-INVITE and a BYE from each side in turn, and one that is cancelled."""
+        for hangs_up in (caller, callee):
+            call = await dialled(caller, callee.number)
+            tx, _ = await callee.asked("INVITE")
+            callee.respond(tx, 180)
+            theirs = callee.respond(tx, 200, body=OFFER, content_type="application/sdp")
+            await call.answered()
+            await callee.acknowledged()
+            assert theirs is not None and call.dialog is not None
+            mine = call.dialog
+            sides = [(caller, mine, callee), (callee, theirs, caller)]
+            if hangs_up is callee:
+                sides.reverse()
+            for phone, before, other in sides:
+                dialog, again = before.request("INVITE", body=OFFER, content_type="application/sdp")
+                asking = asyncio.create_task(phone.ask(again))
+                tx, _ = await other.asked("INVITE")
+                other.respond(tx, 200, body=OFFER, content_type="application/sdp")
+                assert (await asking).status == 200
+                phone.layer.send_stateless(dialog.ack(dialog.local_cseq), phone.flow)
+                phone.pump()
+                await other.acknowledged()
+            _, bye = dialog.request("BYE")
+            asking = asyncio.create_task(phone.ask(bye))
+            await other.accept("BYE")
+            assert (await asking).status == 200
+        call = await dialled(caller, callee.number)
+        tx, _ = await callee.asked("INVITE")
+        callee.respond(tx, 180)
+        await call.until(180)
+        call.cancel()
+        assert (await call.final()).status == 487
+        assert callee.cancelled == [tx]
+        callee.cancelled.clear()
+
+    async def scenario() -> None:
+        phones = [Phone(edge, number, transport, domain=DOMAIN) for number in ("1009", "1004")]
+        for phone in phones:
+            await phone.open()
+            assert (await phone.register()).status == 200
+        for _ in range(3):  # so that each server gets calls of phones that registered with the other
+            await talk(*phones)
+        for phone in phones:
+            assert (await phone.register(expires=0)).status == 200
+            phone.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_broadcast_on_one_server_is_watched_by_a_caller_of_the_other(cluster: Cluster, footage: Footage) -> None:
@@ -118,7 +196,7 @@ def test_without_the_database_calls_go_on_and_afterwards_all_is_as_before(cluste
             owner.event("viewer.added", viewer="1009")
             cluster.database.kill()
             time.sleep(1.5 * LEASE)
-            with pytest.raises(SippError, match="503"):
+            with pytest.raises(SippError, match="500 Database Unavailable"):
                 register(cluster.edge.address, account("1005"))
             before = len(watching.media.received["video"].packets)
             cluster.database.start()
