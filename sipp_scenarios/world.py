@@ -104,7 +104,7 @@ class World:
 
     def dial(self, account: Account, code: str) -> str:
         """Dials a service code; the Reason of the BYE that ends the call. Raises SippError."""
-        seen = self.play("answered", account, code)
+        seen = self.play("code", account, code)
         return one(seen, "BYE").header("Reason")
 
     @contextmanager
@@ -146,7 +146,7 @@ class World:
         with Datagrams(self.other_host) as probe:
             probe.send(self.server, options(self.server, probe.host, probe.port))
             require(any("200 OK" in text for text in probe.received()), "OPTIONS is not answered any more")
-        said = run(self.sipp("answered", self.accounts[-1], "*#21#", host=self.other_host))
+        said = run(self.sipp("code", self.accounts[-1], "*#21#", host=self.other_host))
         require("cause=200" in one(said, "BYE").header("Reason"), "a call is not served any more")
 
 

@@ -102,7 +102,7 @@ def forwarded_in_a_circle(world: World) -> None:
 def code_confirmed_by_voice(world: World) -> str:
     """A phone that listens hears its code confirmed before the server hangs up."""
     caller = world.accounts[0]
-    with world.call("code", caller, "*#21#", 20) as call:
+    with world.call("code_heard", caller, "*#21#", 20) as call:
         call.answered()
         seen = call.finished(30)
         heard = len(call.media.received["audio"].packets)

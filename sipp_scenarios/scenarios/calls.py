@@ -52,6 +52,10 @@ SCENARIOS: Final = {
     ),
     "code": Scenario(
         "Dials a service code such as *21*8888# (forwarding to the service): answered, then ended by the server.",
+        [*invite(SILENT, ANSWERED), ack(), *hung_up()],
+    ),
+    "code_heard": Scenario(
+        "Dials a service code and listens to the answer: answered, spoken to, then ended by the server.",
         [*invite(AUDIO, ANSWERED), ack(), *hung_up()],
     ),
     "busy": Scenario("Rings and is busy.", [*ring(), send(answer("486 Busy Here", new=True)), receive("ACK")]),
