@@ -62,6 +62,8 @@ class LiveGroup:
     viewers: dict[str, Viewer] = field(default_factory=dict)
     pending: set[IncomingCall] = field(default_factory=set)
     """Viewers' calls that are not answered yet."""
+    at_pin: set[IncomingCall] = field(default_factory=set)
+    """Those of them that are asked for the PIN: they take no place from whoever may watch."""
     joined: asyncio.Future[None] | None = None
     """Resolved by the relay's report while a joining source is awaited."""
     forwarded: bool = False
@@ -78,6 +80,11 @@ class LiveGroup:
     def number(self) -> str:
         """The broadcaster's number: what viewers call."""
         return self.channel.partition("@")[0]
+
+    def room_for(self, more: int) -> bool:
+        """True if so many of the pending calls, or of others, may still be let in."""
+        waiting = len(self.pending) - len(self.at_pin)
+        return len(self.viewers) + waiting + more <= self.policy.max_viewers
 
     def views_of(self, caller: str) -> int:
         """How many calls of one caller (`Caller.key`) watch, or are about to."""

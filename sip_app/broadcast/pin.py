@@ -23,6 +23,7 @@ from sip_app.metrics import PINS, limited
 
 MAX_DIGITS = 16
 REFUSED = 'SIP;cause=403;text="Wrong PIN"'
+FULL = 'Q.850;cause=17;text="Broadcast is full"'
 NO_RELAY = 'Q.850;cause=41;text="Media relay unavailable"'
 
 log = structlog.get_logger()
@@ -48,6 +49,7 @@ class PinDesk:
             limited("announcements.pin_calls")
             raise Rejected(486, "Too Many PINs Asked For", RETRY_AFTER)
         self._asking += 1
+        group.at_pin.add(call)
         try:
             asked = await self._announcements.answer(
                 call,
@@ -63,6 +65,7 @@ class PinDesk:
                 log.info("viewer.gone_at_pin", channel=group.channel, viewer=call.caller.number)
         finally:
             self._asking -= 1
+            group.at_pin.discard(call)
 
     async def _serve(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> None:
         knows = await self._knows(service, call, group, asked)
@@ -74,7 +77,12 @@ class PinDesk:
         elif group.over():
             await asked.play("ended")
             await asked.end(ENDED)
+        elif not group.room_for(1):
+            limited("services.max_viewers")
+            await asked.play("full")
+            await asked.end(FULL)
         else:
+            group.at_pin.discard(call)  # from here on it has its place
             PINS.labels("right").inc()
             await _let_in(service, call, group, asked)
 

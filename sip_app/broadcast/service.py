@@ -373,7 +373,7 @@ class BroadcastCalls:
         if call.caller.aor == group.channel:
             raise Rejected(486, "This Is Your Own Broadcast")
         needs_pin = await service.gate.needs_pin(group.policy, group.channel, call.caller)
-        if len(group.viewers) + len(group.pending) > group.policy.max_viewers:
+        if not group.room_for(0):
             limited("services.max_viewers")
             raise Rejected(486, "Broadcast Is Full", RETRY_AFTER)
         if group.views_of(call.caller.key) > service.config.service.max_views_per_number:
