@@ -1,5 +1,6 @@
-"""SIPp scenarios named by behaviour, and a runner that gives each of them one command (see README.md).
+"""What telephones do, and should not do, played by SIPp against a server: `python -m sipp_scenarios` (see README.md).
 
-`sipp.py` runs the program with one scenario file, `media.py` is the stock phone's camera, microphone, eyes and ears
-beside it, `behaviours.py` puts both together, one function a behaviour, and `run.py` is the command line.
+`parts.py` and `scenarios/` write the files that SIPp reads, one for each phone; `sipp.py` runs one of them, `media.py`
+is the phone's camera, microphone, eyes and ears beside it, `calls.py` single calls made of both. `behaviours/` is what
+the suite plays, `world.py` what each behaviour gets for it, `own_server.py` the server, `suite.py` plays and judges.
 """

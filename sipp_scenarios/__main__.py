@@ -14,8 +14,9 @@ from rich.table import Table
 from sipp_scenarios.behaviours import CATALOGUE
 from sipp_scenarios.own_server import OwnServer, Target, sample_accounts
 from sipp_scenarios.scenarios import SCENARIOS
-from sipp_scenarios.sipp import Load, SippError
+from sipp_scenarios.sipp import Load, SippError, local_host
 from sipp_scenarios.suite import Result, play, written
+from sipp_scenarios.wire import answers
 from sipp_scenarios.world import Wishes
 
 SHORT_LOAD = Load(calls=100, rate=20, at_once=200, hold=0.2)
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 target = stack.enter_context(OwnServer())
             else:
                 target = Target(options.server, "", sample_accounts(options.numbers, options.password))
+                if not answers(options.server, local_host(options.server)):
+                    raise SippError(f"nobody answers OPTIONS at {options.server} over UDP")
             results = play(names, target, wishes, options.at_once, report)
     except (SippError, OSError, ValueError) as error:
         print(error, file=sys.stderr)

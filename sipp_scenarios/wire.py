@@ -67,6 +67,16 @@ class Datagrams:
         return found
 
 
+def answers(server: str, host: str, tries: int = 3) -> bool:
+    """True if the server at HOST:PORT answers OPTIONS from `host`, whatever it says, within a second a try."""
+    with Datagrams(host) as probe:
+        for _ in range(tries):
+            probe.send(server, options(server, probe.host, probe.port))
+            if probe.received(1):
+                return True
+    return False
+
+
 class Doubler:
     """Between one phone and the server: from its credentials on, what the phone sends arrives twice.
 

@@ -132,5 +132,13 @@ def test_wrong_usage_is_said_and_is_status_2(capsys: pytest.CaptureFixture[str])
     assert "never_acknowledges" in capsys.readouterr().out
 
 
+def test_a_server_that_does_not_answer_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert main(["--server", server, "--only", "options"]) == 2
+    assert f"nobody answers OPTIONS at {server}" in capsys.readouterr().err
+
+
 def test_the_readme_lists_the_behaviours_as_they_are() -> None:
     assert README.read_text() == with_table(README.read_text()), "run python -m sipp_scenarios.reference"
