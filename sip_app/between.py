@@ -49,7 +49,9 @@ class Between:
         if request.method == "BYE":
             for caller_tag in (request.from_.tag, request.to.tag):
                 self._quotas.end((request.call_id, caller_tag))
-        self._proxy.forward(tx, request, None, [self._next(request, route)], record=True)
+        # What an INVITE recorded stays as it is, and a second entry would not know the names.
+        target = self._next(request, route)
+        self._proxy.forward(tx, route.renamed(request), None, [target], record=route.names is None)
 
     def forward_ack(self, request: Request) -> None:
         """An ACK: passed on without a transaction, or dropped."""
@@ -57,7 +59,8 @@ class Between:
             request, route = without_own_routes(request, self._names_us, self._signer)
             if route is not None:
                 target = self._next(request, route)
-                self._endpoint.send_stateless(replace(request, headers=one_hop_less(request)), target.flow)
+                request = replace(request, headers=one_hop_less(request))
+                self._endpoint.send_stateless(route.renamed(request), target.flow)
         except (SipParseError, Rejected):
             return  # nobody answers an ACK
 

@@ -149,7 +149,8 @@ class Ringing:
             target = await self._path.targets.find(call.target, contact.uri)
             if target is not None:
                 kind: Kind = "deflection while ringing" if rang else "deflection"
-                await self._follow(self._path.step.divert(call, target, kind))
+                written = replace(contact.uri, headers=()) if isinstance(contact.uri, SipUri) else None
+                await self._follow(self._path.step.divert(call, target, kind, uri=written))
                 return
         raise Rejected(480, "Deflected To Nowhere Allowed")
 

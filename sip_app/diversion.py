@@ -77,6 +77,21 @@ class Diverted:
     """Who is still to hear of a diversion."""
     hidden: bool = False
     """The caller wants no stranger to see the history."""
+    uri: SipUri | None = None
+    """The target as the phone that deflected the call wrote it."""
+    nameless: bool = False
+    """The target must not learn who forwarded the call to it."""
+
+    @property
+    def named(self) -> str:
+        """What To shall hold for the target: its own URI if the number that was called must not show, else ""."""
+        return str(_uri(self.target)) if self.nameless else ""
+
+    def foreign_uri(self) -> SipUri:
+        """The Request-URI of a call that leaves for another domain: the target, and why it comes there (RFC 4458)."""
+        uri = self.uri or _uri(self.target)
+        cause = self.history[-1].cause if self.here else None
+        return uri if cause is None else uri.with_param("cause", str(cause))
 
     def contact_entry(self, contact: SipUri, branch: int = 1) -> HistoryEntry | None:
         """The entry of the registered contact the call is sent to (`rc`), or None for a call with no history."""
@@ -105,8 +120,8 @@ class Diverted:
         first = (HistoryEntry(_uri(self.target), "1"),)
         return replace(self, history=first, shown=first, at="1")
 
-    def hop(self, target: str, kind: Kind, rule: DiversionRule | None) -> "Diverted":
-        """The call on its way to `target`; a deflection has no rule, and the default options."""
+    def hop(self, target: str, kind: Kind, rule: DiversionRule | None, uri: SipUri | None = None) -> "Diverted":
+        """The call on its way to `target` (`uri` as written); a deflection has no rule, and the default options."""
         call = self._begun()
         rule = rule or DiversionRule("unconditional", target)
         cause, word = _CAUSES[kind]
@@ -120,6 +135,8 @@ class Diverted:
         return replace(
             call,
             target=target,
+            uri=uri,
+            nameless=call.nameless or rule.reveal_identity_to_target == "false",
             diverted_by=call.target,
             history=(*history, entry),
             diversions=(DiversionEntry(_uri(call.target), word, params=privacy), *call.diversions),
@@ -213,7 +230,9 @@ class DiversionStep:
                 return replace(call, settings=settings)
         return call
 
-    def divert(self, call: Diverted, target: str, kind: Kind, rule: DiversionRule | None = None) -> Diverted:
+    def divert(
+        self, call: Diverted, target: str, kind: Kind, rule: DiversionRule | None = None, uri: SipUri | None = None
+    ) -> Diverted:
         """One hop. Raises `Rejected`: 482 for a loop; past the limit 480, or 486 if the phone was busy (TS 24.604)."""
         target = self._plan.expand(target, call.target)
         if target == call.target or target in call.visited:
@@ -221,7 +240,7 @@ class DiversionStep:
         if call.before + call.here >= self._max:
             limited("diversion.max_diversions")
             raise Rejected(486 if kind == "busy" else 480, "Too Many Diversions")
-        call = call.hop(target, kind, rule)
+        call = call.hop(target, kind, rule, uri)
         DIVERSIONS.labels(kind).inc()
         log.info("diversion.applied", diverted_by=call.diverted_by, target=target, kind=kind)
         return call

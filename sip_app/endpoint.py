@@ -28,15 +28,7 @@ from protocols.sip.events import (
     TransactionTimeout,
     TransactionTransportError,
 )
-from protocols.sip.message import (
-    REASONS,
-    Headers,
-    Request,
-    Response,
-    check_request,
-    make_response,
-    parse_message,
-)
+from protocols.sip.message import REASONS, Headers, Request, Response, check_request, make_response, parse_message
 from protocols.sip.transaction import Timers, TransactionLayer
 from provisioning.config import Config
 from sip_app.admission import Admission
@@ -44,6 +36,7 @@ from sip_app.calls import IncomingCall
 from sip_app.dialogs import Dialog, Rejected, new_tag
 from sip_app.endpoint_users import ClientUser, Pipeline, Waiter, refusal_for
 from sip_app.events import Trace
+from sip_app.history import Lines, with_history
 from sip_app.metrics import count_answer, count_received, count_request, limited
 from sip_app.ports import Dialogs
 from sip_app.stateless import Stateless
@@ -87,6 +80,7 @@ class SipEndpoint:
         self.early: dict[DialogId, IncomingCall] = {}
         self.calls: dict[ServerTransaction, IncomingCall] = {}
         self.cancellable: dict[ServerTransaction, Callable[[], None]] = {}
+        self._histories: dict[ServerTransaction, Lines] = {}
         self._at_end: dict[ServerTransaction, list[Callable[[], object]]] = {}
         self.users: dict[ClientTransaction, ClientUser] = {}
         self._config = config
@@ -196,6 +190,8 @@ class SipEndpoint:
     def respond(self, tx: ServerTransaction, response: Response, send: Send | None = None) -> None:
         """Answer a request."""
         count_answer(tx.request.method, response.status)
+        if self._histories and (lines := self._histories.get(tx)) is not None:
+            response = with_history(response, tx.request, lines)
         (send or self._layer.send_response)(tx, response, self.loop.time())
         self.pump()
 
@@ -214,6 +210,11 @@ class SipEndpoint:
         count_request(request.method)
         self.users[tx] = user
         return tx
+
+    def show_history(self, tx: ServerTransaction, lines: Lines) -> None:
+        """What the responses of a diverted call say of its history from now on."""
+        if not tx.terminated:
+            self._histories[tx] = lines
 
     def at_end(self, tx: ServerTransaction, act: Callable[[], object]) -> None:
         """Call `act` once the transaction is forgotten."""
@@ -378,6 +379,7 @@ class SipEndpoint:
                 elif isinstance(tx, ServerTransaction):
                     self.calls.pop(tx, None)
                     self.cancellable.pop(tx, None)
+                    self._histories.pop(tx, None)
                     for act in self._at_end.pop(tx, ()):
                         act()
             case AckReceived(request, flow):

@@ -16,12 +16,15 @@ from protocols.sip.dialog import uac_dialog
 from protocols.sip.errors import SipParseError
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.headers import Reason
-from protocols.sip.message import Request, Response, make_response
+from protocols.sip.message import Headers, Request, Response, make_response
 from sip_app.dialogs import new_tag
 from sip_app.endpoint import SipEndpoint
 
 MAX_DIALOGS = 16
 """Dialogs one branch may make, early ones and late ones each: more phones than that ring nowhere behind one binding."""
+_CHALLENGES = ("www-authenticate", "proxy-authenticate")
+MAX_CHALLENGES = 16
+"""Challenges of several phones that go back to the caller together (RFC 3261 section 16.7 step 7)."""
 _PREFERRED_4XX = (401, 407, 415, 420, 484)
 _ANSWERED_ELSEWHERE = (("Reason", str(Reason("SIP", 200, "Call completed elsewhere"))),)
 
@@ -80,6 +83,7 @@ class Fork:
         self._timer: asyncio.TimerHandle | None = None
         self._branches: dict[ClientTransaction, _Branch] = {}
         self._best: Response | None = None
+        self._challenges: list[tuple[str, str]] = []
         self._done = False
         self._given_up = False
         self._abandoned: Reason | None = None
@@ -128,7 +132,7 @@ class Fork:
         if self._try_next(response, tx, branch):
             return
         if "via" in response.headers:
-            headers = response.headers.with_first("Via", None)
+            headers = self._as_asked(response, tx).with_first("Via", None)
             response = Response(status, response.reason, headers, response.body)
         else:
             response = make_response(self._tx.request, 408 if status == 408 else 480, to_tag=new_tag())
@@ -140,6 +144,16 @@ class Fork:
             self._answered(response, tx, branch)
         elif not self._done:
             self._failed(response, branch)
+
+    def _as_asked(self, response: Response, tx: ClientTransaction) -> Headers:
+        """The headers with From and To as the caller wrote them, where the request went on with others."""
+        asked, sent, headers = self._tx.request.headers, tx.request.headers, response.headers
+        for name in ("From", "To"):
+            if (written := asked.get(name)) is not None and sent.get(name) != written:
+                with suppress(SipParseError):
+                    tag = response.to.tag if name == "To" and not self._tx.request.to.tag else ""
+                    headers = headers.with_(name, f"{written};tag={tag}" if tag else written)
+        return headers
 
     def _try_next(self, response: Response, tx: ClientTransaction, branch: _Branch) -> bool:
         """True if the branch goes on another way: this one is dead, silent or says so (RFC 5626 5.3, RFC 3263 4.3)."""
@@ -182,6 +196,8 @@ class Fork:
             return
         if self._best is None or _rank(response.status) < _rank(self._best.status):
             self._best = response
+        if response.status in (401, 407):
+            self._challenges += [(name, value) for name in _CHALLENGES for value in response.headers.all(name)]
         if response.status >= 600:
             self._cancel_pending(())
         if any(other.status is None for other in self._branches.values()):
@@ -198,6 +214,9 @@ class Fork:
             return make_response(self._tx.request, 487, to_tag=new_tag())
         if best.status == 503:
             return Response(500, "Server Internal Error", best.headers.without("retry-after"), best.body)
+        if best.status in (401, 407):
+            headers = best.headers.without(*_CHALLENGES).add(*self._challenges[:MAX_CHALLENGES])
+            return replace(best, headers=headers)
         return best
 
     def _out_of_patience(self) -> None:

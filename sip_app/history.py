@@ -10,7 +10,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from protocols.sip.headers import DiversionEntry, HistoryEntry, Reason
-from protocols.sip.message import Request
+from protocols.sip.message import Request, Response
 from protocols.sip.uri import SipUri
 
 Lines = tuple[tuple[str, str], ...]
@@ -61,6 +61,16 @@ def history_lines(entries: Iterable[HistoryEntry], *, trusted: bool, hidden: boo
             for entry in entries
         ]
     )
+
+
+def with_history(response: Response, request: Request, lines: Lines) -> Response:
+    """A response to a diverted call, with what its caller may know in the place of what the target told.
+
+    A 181 always says it; others say it to a caller that asked for it by `histinfo` (RFC 7044 section 5).
+    """
+    wanted = response.status == 181 or "histinfo" in request.supported
+    headers = response.headers.without("history-info")
+    return replace(response, headers=headers.add(*lines) if wanted else headers)
 
 
 def diversion_lines(entries: Iterable[DiversionEntry], *, trusted: bool) -> Lines:

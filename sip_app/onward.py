@@ -18,7 +18,7 @@ from protocols.sip.message import Request, make_response
 from protocols.sip.uri import SipUri, parse_uri
 from sip_app.calls import Caller, Rejected
 from sip_app.dialogs import new_tag
-from sip_app.diversion import Diverted
+from sip_app.diversion import Diverted, History
 from sip_app.endpoint import SipEndpoint
 from sip_app.fork import ForkUser
 from sip_app.history import history_lines
@@ -128,7 +128,8 @@ class Onward:
             history, diversions = (call.history, call.diversions) if call is not None else ((), ())
             if call is not None and isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
                 history = (*history, entry)
-            target = ProxyTarget(binding.contact, flow, binding.path, history, diversions)
+            named = call.named if call is not None else ""
+            target = ProxyTarget(binding.contact, flow, binding.path, history, diversions, named=named)
             first = phones.get(binding.phone)
             phones[binding.phone] = target if first is None else replace(first, others=(*first.others, target))
         return list(phones.values())
@@ -136,10 +137,13 @@ class Onward:
     def tell(self, tx: ServerTransaction, request: Request, call: Diverted) -> None:
         """One 181 for each diversion the caller may know of; none if it could only have reliable ones."""
         if "100rel" not in request.required:
-            trusted = self._proxy.trusts(tx.flow)
             for shown in call.tell:
-                lines = history_lines(shown, trusted=trusted)
-                self._endpoint.respond(tx, make_response(request, 181, to_tag=new_tag(), headers=lines))
+                self.show(tx, shown)
+                self._endpoint.respond(tx, make_response(request, 181, to_tag=new_tag()))
+
+    def show(self, tx: ServerTransaction, shown: History) -> None:
+        """What every response to a diverted call says of its history from now on (RFC 7044)."""
+        self._endpoint.show_history(tx, history_lines(shown, trusted=self._proxy.trusts(tx.flow)))
 
     async def leave(
         self,
@@ -164,7 +168,9 @@ class Onward:
         except Unresolved as error:
             raise Rejected(503 if error.temporary else 404, f"{target.uri.host}: {error}") from None
         history, diversions = (call.history, call.diversions) if call is not None else ((), ())
-        ways = [ProxyTarget(str(target.uri), flow, (), history, diversions) for flow in self._flows(hops, request)]
+        named = call.named if call is not None else ""
+        flows = self._flows(hops, request)
+        ways = [ProxyTarget(str(target.uri), flow, (), history, diversions, named=named) for flow in flows]
         leaving = replace(ways[0], others=tuple(ways[1:]))
         if still_wanted(tx):
             if call is not None:

@@ -38,6 +38,8 @@ class ProxyTarget:
     history: tuple[HistoryEntry, ...] = ()
     diversions: tuple[DiversionEntry, ...] = ()
     others: tuple["ProxyTarget", ...] = ()
+    named: str = ""
+    """The URI To shall hold on this side, where whom the caller called must not show; "" for what the caller wrote."""
 
 
 def one_hop_less(request: Request) -> Headers:
@@ -122,11 +124,13 @@ class Proxy:
         if trusted and caller is not None and caller.authenticated:
             headers = headers.add(("P-Asserted-Identity", f"<sip:{caller.aor}>"))
         if record and request.method in _DIALOG_MAKERS:
-            token = self._signer.token(request, tx.flow, target.flow)
+            token = self._signer.token(request, tx.flow, target.flow, target.named)
             shown = self.endpoint.via_address
             sides = (tx.flow, shown(tx.flow)), (target.flow, shown(target.flow))
             for value in reversed(record_routes(token, *sides)):
                 headers = headers.prepend("Record-Route", value)
+        if target.named:
+            headers = headers.with_("To", f"<{target.named}>")
         for route in reversed(target.routes):
             headers = headers.prepend("Route", route)
         if target.history or target.diversions:

@@ -5,10 +5,13 @@ nobody but the other side of its own dialog. It survives a restart as far as the
 """
 
 import hmac
+import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols.net import Address, Flow, uri_transport
 from protocols.sip.headers import NameAddr
@@ -16,6 +19,7 @@ from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
 
 _SIGNATURE_BYTES = 12
+_NONCE_BYTES = 12
 _SEPARATOR = "|"
 
 
@@ -40,10 +44,24 @@ class DialogRoute:
     caller: Flow
     callee: Flow
     caller_side: str
+    names: tuple[str, str] | None = None
+    """What the callee is called on its own side, and on the caller's, where a diversion must not show."""
 
     def onward(self, request: Request) -> Flow:
         """The flow a request of this dialog goes out on: away from whoever sent it."""
-        return self.callee if _side(request.from_.tag) == self.caller_side else self.caller
+        return self.callee if self._from_caller(request) else self.caller
+
+    def renamed(self, request: Request) -> Request:
+        """The request with the callee called what it is called on the side it goes to."""
+        if self.names is None:
+            return request
+        there, here = self.names
+        name, party, uri = ("To", request.to, there) if self._from_caller(request) else ("From", request.from_, here)
+        tag = f";tag={party.tag}" if party.tag else ""
+        return replace(request, headers=request.headers.with_(name, f"<{uri}>{tag}"))
+
+    def _from_caller(self, request: Request) -> bool:
+        return _side(request.from_.tag) == self.caller_side
 
 
 class Seal:
@@ -65,6 +83,19 @@ class Seal:
             return None
         return urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
 
+    def hide(self, text: str, bound_to: str) -> str:
+        """The text, such that nobody else can read it either."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return urlsafe_b64encode(nonce + self._cipher().encrypt(nonce, text.encode(), bound_to.encode())).decode()
+
+    def reveal(self, hidden: str, bound_to: str) -> str:
+        """What `hide` hid, in a token that was opened, so whole."""
+        data = urlsafe_b64decode(hidden)
+        return self._cipher().decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], bound_to.encode()).decode()
+
+    def _cipher(self) -> AESGCM:
+        return AESGCM(blake2b(key=self._key, digest_size=32, person=b"names").digest())
+
     def _signature(self, payload: str, bound_to: str) -> str:
         text = f"{payload}{_SEPARATOR}{bound_to}".encode("utf-8", "replace")
         return blake2b(text, key=self._key, digest_size=_SIGNATURE_BYTES).hexdigest()
@@ -77,9 +108,11 @@ class RouteSigner:
         self._seal = Seal(key)
         self._process = process
 
-    def token(self, request: Request, caller: Flow, callee: Flow) -> str:
-        """The user part for the dialog `request` (from the caller) may make."""
-        fields = (*_packed(caller), *_packed(callee), _side(request.from_.tag), self._process)
+    def token(self, request: Request, caller: Flow, callee: Flow, shown: str = "") -> str:
+        """The user part for the dialog `request` (from the caller) may make; `shown` is the callee's URI on its own
+        side, if that is not what the caller wrote, which then stays unreadable."""
+        names = (self._seal.hide(f"{shown} {request.to.uri}", request.call_id),) if shown else ()
+        fields = (*_packed(caller), *_packed(callee), _side(request.from_.tag), self._process, *names)
         return self._seal.close(_SEPARATOR.join(fields), request.call_id)
 
     def read(self, token: str, call_id: str) -> DialogRoute | None:
@@ -89,7 +122,11 @@ class RouteSigner:
             return None
         fields = text.split(_SEPARATOR)
         same = fields[13] == self._process
-        return DialogRoute(_unpacked(fields[0:6], same), _unpacked(fields[6:12], same), fields[12])
+        names = None
+        if len(fields) > 14:
+            shown, _, written = self._seal.reveal(fields[14], call_id).partition(" ")
+            names = shown, written
+        return DialogRoute(_unpacked(fields[0:6], same), _unpacked(fields[6:12], same), fields[12], names)
 
 
 def record_routes(token: str, caller: tuple[Flow, Address], callee: tuple[Flow, Address]) -> list[str]:
