@@ -21,7 +21,7 @@ from typing import Final
 from bench.machine import described, keep_off_core, tell
 from bench.sip_load.__main__ import Row, measured
 from bench.sip_load.servers import SERVER_CORE, BenchError, Server, dialcast
-from bench.sip_load.works import CALLERS, FORWARDED_AFTER, Meter, Work, account, metered
+from bench.sip_load.works import CALLERS, FORWARDED_AFTER, Meter, Work, account, accounts, metered
 from protocols.records import Binding
 from provisioning.config import Config
 from provisioning.store import Store
@@ -31,11 +31,14 @@ from sipp_scenarios.sipp import Load, Sipp, SippError
 
 WORKS: Final[tuple[Work, ...]] = ("register", "answered", "relayed")
 SETTINGS: Final = {"relay": {"leg_timeout": 3600, "unanswered_timeout": 3600}}
+CALLED: Final = frozenset(accounts()[CALLERS:])
+"""Those who are called are not registered beforehand: a call would ring phones that are not there."""
 BROADCASTS: Final = 13
 ADDRESSES: Final = 8
 CALLS_PER_SECOND: Final = 15.0
 """From each address: what a shipped server takes from one."""
 TOUCHED: Final = 4_000
+TRANSACTIONS_OVER: Final = 36.0
 AN_HOUR: Final = 3600.0
 AIM_PER_CENT: Final = 10.0
 
@@ -60,7 +63,8 @@ async def _preload(data: Path, count: int) -> float:
         for first in range(0, count, 1000):
             wanted = [account(place) for place in range(first, min(first + 1000, count))]
             if bindings:
-                await asyncio.gather(*(store.location.replace(*_binding(one.number, config.domain)) for one in wanted))
+                away = [one for one in wanted if one not in CALLED]
+                await asyncio.gather(*(store.location.replace(*_binding(one.number, config.domain)) for one in away))
             else:
                 made = [make_subscriber(config, f"{one.number}@{config.domain}", one.password) for one in wanted]
                 await asyncio.gather(*(store.credentials.put(one) for one in made))
@@ -72,9 +76,9 @@ async def _preload(data: Path, count: int) -> float:
 def _binding(number: str, domain: str) -> tuple[str, list[Binding], list[str]]:
     """A phone as it registers: the arguments of `LocationStore.replace`."""
     aor, now = f"{number}@{domain}", time.time()
-    flow = json.dumps(["udp", "127.0.0.1", 5060, "192.0.2.1", 5060, 0, "another-run"], separators=(",", ":"))
-    contact = f"sip:{number}@192.0.2.1:5060;transport=UDP"
-    return aor, [Binding(aor, contact, f"{number}@192.0.2.1", 1, now + 7200, flow=flow, received_at=now)], []
+    flow = json.dumps(["udp", "127.0.0.1", 5060, "127.0.0.1", 9, 0, "another-run"], separators=(",", ":"))
+    contact = f"sip:{number}@127.0.0.1:9;transport=UDP"
+    return aor, [Binding(aor, contact, f"{number}@127.0.0.1", 1, now + 7200, flow=flow, received_at=now)], []
 
 
 def _hold_calls(server: Server, dialogs: int, stack: ExitStack) -> None:
@@ -106,12 +110,29 @@ def _until(server: Server, gauge: str, wanted: int, within: float) -> None:
         time.sleep(2)
 
 
+def _binding_memory(meter: Meter, bindings: int) -> float:
+    """Bytes a registration takes in the server's cache, nonce and all: what the second of two equal loads adds, each by
+    accounts that were not heard of before, once the transactions are over; the first made room for those."""
+    resident = []
+    share = min(TOUCHED, bindings // 2)
+    for first in (0, share):
+        callers = tuple(account(place) for place in range(first, first + share))
+        with replace(meter, callers=callers).ready("register", share) as work:
+            if failed := work.load(share):
+                raise BenchError(f"{failed} of {share} registrations failed")
+        time.sleep(TRANSACTIONS_OVER)
+        resident.append(meter.server.resident_bytes())
+    return (resident[1] - resident[0]) / share
+
+
 def _spread(meter: Meter, bindings: int, count: int) -> Meter:
     """The same with `count` accounts spread evenly over those there are."""
     return replace(meter, callers=tuple(account(place) for place in range(0, bindings, max(1, bindings // count))))
 
 
-def scaled(bindings: Sequence[int], dialogs: int, count: int, rounds: int) -> Iterator[Row | Sizes]:
+def scaled(
+    bindings: Sequence[int], dialogs: int, works: Sequence[Work], count: int, rounds: int
+) -> Iterator[Row | Sizes]:
     """Sizes, then every row; `server` names what the server has."""
     with ExitStack() as stack:
         meters: list[Meter] = []
@@ -128,18 +149,14 @@ def scaled(bindings: Sequence[int], dialogs: int, count: int, rounds: int) -> It
                 _hold_calls(server, held, stack)
                 dialog = (_bytes(folder) - disk) / held, (server.resident_bytes() - before) / held
             elif number == max(bindings):
-                touched = min(TOUCHED, number)
-                with _spread(meter, number, touched).ready("register", touched) as work:
-                    if failed := work.load(touched):
-                        raise BenchError(f"{failed} of {touched} registrations failed")
-                binding = binding_disk, (server.resident_bytes() - before) / touched
+                binding = binding_disk, _binding_memory(meter, number)
             meters.append(_spread(meter, number, CALLERS))
         yield Sizes(*binding, *dialog)
         for meter in meters:  # so that each has in its cache what it will be asked for
             with meter.ready("register", CALLERS) as work:
                 work.load(CALLERS)
         meters = [metered_again(meter) for meter in meters]
-        yield from measured(meters, WORKS, count, rounds)
+        yield from measured(meters, works, count, rounds)
 
 
 def metered_again(meter: Meter) -> Meter:
@@ -159,14 +176,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sip_scale", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--bindings", default="1000,10000,100000", help="numbers of registrations, 1000 at least")
     parser.add_argument("--dialogs", type=int, default=10_000, help="calls held, 10,000 at most (10000)")
+    parser.add_argument("--works", default=",".join(WORKS), help=f"which work ({','.join(WORKS)})")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of 400 (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON as well")
     options = parser.parse_args()
+    works = [work for work in WORKS if work in options.works.split(",")]
+    bindings = [*map(int, options.bindings.split(","))]
     machine, rows, sizes = described(), list[Row](), dict[str, float]()
     keep_off_core(SERVER_CORE)
     base: dict[str, float] = {}
     try:
-        for found in scaled([*map(int, options.bindings.split(","))], options.dialogs, 400, options.rounds):
+        for found in scaled(bindings, options.dialogs, works, 400, options.rounds):
             tell()
             if isinstance(found, Sizes):
                 sizes = {name: round(getattr(found, name)) for name in Sizes.__slots__}
