@@ -55,7 +55,7 @@ def binding_row(aor: str, binding: Binding) -> dict[str, Any]:
         "expires_at": binding.expires_at,
         "q": binding.q,
         "flow": binding.flow,
-        "path": json.dumps(binding.path),
+        "path": json.dumps(binding.path) if binding.path else "[]",
         "instance_id": binding.instance_id,
         "user_agent": binding.user_agent,
         "received_at": binding.received_at,

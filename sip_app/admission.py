@@ -114,6 +114,7 @@ class Admission:
     def _take(self, config: SipConfig) -> None:
         self._trusted = Networks(config.trusted_peers)
         self._edges = Networks(config.edge_proxies)
+        self._behind_proxies = bool(config.trusted_peers or config.edge_proxies)
         self._rate = RateLimit(config.requests_per_second)
         self._response_rate = RateLimit(RESPONSES_PER_REQUEST * config.requests_per_second)
 
@@ -127,7 +128,7 @@ class Admission:
 
     def _forwards(self, host: str) -> bool:
         """True for whoever passes on what others send, and says truly where it came from."""
-        return host in self._trusted or host in self._edges
+        return self._behind_proxies and (host in self._trusted or host in self._edges)
 
     def within_rate(self, flow: Flow, now: float, *, response: bool = False) -> bool:
         """Before a message is even parsed: may this source send one more? Trusted peers are judged by client later."""

@@ -83,7 +83,7 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first line's value, or None."""
-        lines = self.by_key().get(_KEYS.get(name) or header_key(name))
+        lines = (self._index or self.by_key()).get(_KEYS.get(name) or header_key(name))
         return lines[0] if lines else None
 
     def all(self, name: str) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class Headers:
 
     def values(self, name: str) -> list[str]:
         """Every element of a comma-separated header, over all its lines. Empty lines are passed over."""
-        lines = self.by_key().get(_KEYS.get(name) or header_key(name), ())
+        lines = (self._index or self.by_key()).get(_KEYS.get(name) or header_key(name), ())
         return [element for line in lines if line for element in split_list(line)]
 
     def repeated(self, *names: str) -> str | None:
@@ -143,14 +143,13 @@ class Headers:
 
     def with_first(self, name: str, value: str | None) -> "Headers":
         """The first element of a comma-separated header replaced, or removed if None; unchanged if there is none."""
-        key = header_key(name)
+        key = _KEYS.get(name) or header_key(name)
         lines = list(self._lines)
         for position, (line_key, written, line) in enumerate(lines):
             if line_key == key:
-                elements = split_list(line)[1:] if "," in line else []
-                if value is not None:
-                    elements.insert(0, value)
-                lines[position : position + 1] = [(key, written, ", ".join(elements))] if elements else []
+                rest = split_list(line)[1:] if "," in line else []
+                kept = ", ".join([value, *rest] if value is not None else rest)
+                lines[position : position + 1] = [(key, written, kept)] if kept else []
                 break
         return Headers._of(lines)
 
@@ -159,7 +158,7 @@ class Headers:
         return not keys.isdisjoint(self.by_key())
 
     def __contains__(self, name: str) -> bool:
-        return header_key(name) in self.by_key()
+        return (_KEYS.get(name) or header_key(name)) in (self._index or self.by_key())
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter([(name, value) for _, name, value in self._lines])
