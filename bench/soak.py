@@ -78,7 +78,7 @@ def kinds(accounts: tuple[Account, ...]) -> list[Phones]:
         Phones("answered", 4, "*#21#"),
         Phones("call", 4, accounts[CALLED].number),
         Phones("cancel", 2, accounts[CANCELLED].number),
-        Phones("refused_404", 2, "399999"),
+        Phones("options", 2),
         Phones("go_live", 1, "8888", hold=0.5),
         Phones("watch", 3, accounts[LIVE].number, hold=0.5),
         Phones("subscribe", 2, accounts[LIVE].number, hold=0.5, event="dialog"),
