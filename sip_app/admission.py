@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from protocols.net import Address, Flow, is_host
+from protocols.sip.errors import SipParseError
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
 from sip_app.capabilities import Rejected
@@ -145,7 +146,7 @@ class Admission:
         return guard is not None and not self._forwards(host) and guard.refuses(request, host)
 
     def client_address(self, request: Request, flow: Flow) -> Address:
-        """Where the request comes from, as far as it can be believed."""
+        """Where the request comes from, as far as it can be believed. Raises SipParseError for no address at all."""
         client = flow.remote
         if not self._forwards(client.host):
             return client
@@ -159,7 +160,7 @@ class Admission:
         return client
 
     def admit(self, request: Request, flow: Flow, now: float) -> Admitted | None:
-        """The request as it goes on; None if its client sends too much."""
+        """The request as it goes on; None if its client sends too much, or writes a Via that hides who it is."""
         trusted = self.trusted(flow.remote.host)
         if not trusted:
             if request.headers.has_any(_UNTRUSTED_HEADERS):
@@ -167,7 +168,10 @@ class Admission:
                 request = Request(request.method, request.uri, headers, request.body)
             if flow.remote.host not in self._edges:
                 return Admitted(request, flow, flow.remote, False)
-        client = self.client_address(request, flow)
+        try:
+            client = self.client_address(request, flow)
+        except SipParseError:
+            return None
         if client != flow.remote and not self._rate.allows(place_of(client.host), now):
             limited("sip.requests_per_second")
             return None

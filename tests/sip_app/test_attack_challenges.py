@@ -4,9 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ua import DOMAIN, running
 
-from protocols.sip.message import make_response, parse_message
+from protocols.net import Address, Flow
+from protocols.sip.message import Headers, Request, make_response, parse_message
+from provisioning.config import SipConfig
+from sip_app.admission import Admission
 
 OFFERED = f'Digest realm="{DOMAIN}", nonce="19f-abcdef-0123456789abcdef0123", algorithm=MD5, qop="auth"'
 
@@ -144,3 +148,12 @@ def test_a_nonce_of_ones_own_making_tells_nothing_of_passwords_and_has_nobody_lo
             assert not looked_up
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("peers", ["trusted_peers", "edge_proxies"])
+def test_a_via_that_hides_its_sender_behind_a_proxy_is_refused_and_no_error_here(peers: str) -> None:
+    admission = Admission(SipConfig.model_validate({peers: ["127.0.0.1/32"]}))
+    vias = [("Via", f"SIP/2.0/UDP 127.0.0.{host};branch=z9hG4bK1;rport=99999999") for host in (1, 2)]
+    lines = [*vias, ("From", "<sip:a@b>;tag=1"), ("To", "<sip:b@b>"), ("Call-ID", "1"), ("CSeq", "1 OPTIONS")]
+    flow = Flow("udp", Address("127.0.0.1", 5060), Address("127.0.0.1", 5070))
+    assert admission.admit(Request("OPTIONS", "sip:b", Headers(lines)), flow, 1.0) is None
