@@ -4,8 +4,8 @@ dialcast with shipped defaults, Kamailio with its logic in its own language, and
 the same work under the same SIPp scenarios. All are started at once on one processor core, SIPp has the others; rounds
 alternate between the servers, so that what else the machine does hits all alike. A registration is REGISTER, 401,
 REGISTER, 200; an answered call is INVITE, 407, ACK, INVITE, 200, ACK, BYE, 200 with a setting read from the database
-and a stored dialog; a relayed call rings another phone; going live and watching are dialcast's alone. CPU ms is the
-median of the rounds, best the cheapest one. A row counts only if no call failed.
+(`servers` says what differs); a relayed call rings another phone; going live and watching are dialcast's alone. CPU ms
+is the median of the rounds, best the cheapest one. A row counts only if no call failed.
 """
 
 import argparse

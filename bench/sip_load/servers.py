@@ -2,10 +2,11 @@
 
 Kamailio (Debian `kamailio`, `kamailio-sqlite-modules`, `kamailio-python3-modules`) does the same work with the same
 guarantees: digest authentication from a database with counted nonces, registrations written through to it (`db_mode`
-1), a stored dialog for every call it answers, SQLite in WAL mode with its default `synchronous=FULL`, as dialcast has
-it. What differs: Kamailio keeps all registrations in memory and commits each one by itself, dialcast commits together
-what comes within 10 ms; dialcast hangs up a call to a service code, where Kamailio waits for the caller's BYE; only
-dialcast logs registrations and codes and counts for `/metrics`; Kamailio has one worker.
+1), SQLite in WAL mode with its default `synchronous=FULL`, as dialcast has it. What differs: Kamailio stores a dialog
+for every call it answers, dialcast for those that outlast their ACK, which a code call does not; Kamailio keeps all
+registrations in memory and commits each one by itself, dialcast commits together what comes within 10 ms; dialcast
+hangs up a call to a service code, where Kamailio waits for the caller's BYE; only dialcast logs registrations and
+codes and counts for `/metrics`; Kamailio has one worker.
 """
 
 import json
