@@ -69,6 +69,8 @@ Reveal = Literal["true", "not-reveal-GRUU", "false"]
 class DiversionRule:
     """One diversion of a user (TS 24.604): registered with a target `number@domain`, active or not.
 
+    By XCAP one that is not active may have no target at all: "".
+
     An option that is None was never set and has its default, which its comment gives.
     """
 
@@ -105,8 +107,8 @@ class DiversionRules:
     """False: the document holds no communication-diversion element at all."""
 
     def rule(self, condition: Condition) -> DiversionRule | None:
-        """The rule registered for this condition, active or not."""
-        return next((rule for rule in self.rules or () if rule.condition == condition), None)
+        """The rule registered for this condition, active or not; one without a target is none."""
+        return next((rule for rule in self.rules or () if rule.condition == condition and rule.target), None)
 
 
 @dataclass(frozen=True, slots=True)

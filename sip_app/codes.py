@@ -205,7 +205,8 @@ def spoken(code: Code, outcome: str) -> tuple[Prompt, ...]:
 def _told(service: Service, rules: DiversionRules | None, outcome: str) -> str:
     """What became of a service's rules, as in `Forwarding on no reply after 20 s to 1003 active`."""
     known = rules or DiversionRules()
-    targets = {number_of(rule.target) for rule in known.rules or () if rule.condition in service.conditions}
+    found = [rule for condition in service.conditions if (rule := known.rule(condition)) is not None]
+    targets = {number_of(rule.target) for rule in found}
     after = f" after {known.no_reply_timer} s" if known.no_reply_timer and service.conditions == ("no-answer",) else ""
     return f"{service.name}{after}{f' to {targets.pop()}' if len(targets) == 1 else ''} {outcome}"
 

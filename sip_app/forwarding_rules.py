@@ -36,7 +36,10 @@ def switched(
 ) -> DiversionRules:
     """The registered rules of these conditions switched on or off. Raises `Rejected` 404 when there is none."""
     known = _known(own, conditions)
-    rules = [replace(rule, active=active) if rule.condition in conditions else rule for rule in known.rules or ()]
+    rules = [
+        replace(rule, active=active) if rule.condition in conditions and rule.target else rule
+        for rule in known.rules or ()
+    ]
     return _with(known, rules, timer) if active else replace(known, rules=tuple(rules))
 
 

@@ -19,6 +19,7 @@ from sip_app.xcap.selector import CP, SS
 
 DOCUMENT_TYPE = "application/vnd.etsi.simservs+xml"
 CAPABILITIES_TYPE = "application/xcap-caps+xml"
+_HINTS = "{http://www.w3.org/2001/XMLSchema-instance}"
 _CAPS = "urn:ietf:params:xml:ns:xcap-caps"
 _SCHEMA = Path(__file__).parent / "schema" / "simservs.xsd"
 _PREFIXES: Any = {None: SS, "cp": CP}  # the stubs know no default namespace
@@ -84,6 +85,25 @@ def parse_document(body: bytes, max_depth: int, problem: Conflict = "not-well-fo
     return root
 
 
+def check_kept(root: etree._Element) -> None:
+    """Raises XcapError 409 naming what a document may hold and this server would have to forget or not act on.
+
+    A service that is kept and not rendered would be worse: a user who restricts their identity must be able to rely on
+    it.
+    """
+    services = list(root) if root.tag == _ss("simservs") else []
+    for element in services:
+        if element.tag != _ss("communication-diversion"):
+            name = etree.QName(element).localname
+            raise conflict("constraint-failure", f"{name}: this server offers communication-diversion only")
+    for element in (root, *services):
+        for name in element.attrib:
+            if str(name) != "active" and not str(name).startswith(_HINTS):
+                raise conflict(
+                    "constraint-failure", f"{etree.QName(name).localname}: an attribute this server cannot keep"
+                )
+
+
 def schema_problem(root: etree._Element) -> str | None:
     """What the schema finds wrong with the document, or None."""
     try:
@@ -118,7 +138,7 @@ def _render_rule(ruleset: etree._Element, rule: DiversionRule) -> None:
     if rule.condition != "unconditional":
         etree.SubElement(conditions, _ss(rule.condition))
     forward = etree.SubElement(etree.SubElement(element, _cp("actions")), _ss("forward-to"))
-    etree.SubElement(forward, _ss("target")).text = f"sip:{rule.target}"
+    etree.SubElement(forward, _ss("target")).text = f"sip:{rule.target}" if rule.target else None
     for option in _OPTIONS:
         value: bool | str | None = getattr(rule, option.replace("-", "_"))
         if value is not None:
@@ -169,7 +189,8 @@ def _read_rule(rule: etree._Element) -> DiversionRule:
         options[name.replace("-", "_")] = _YES[value] if name in _BOOLEANS else cast(Reveal, value)
     uri = _text(target)
     try:
-        parse_uri(uri)
+        if uri or active:  # phones write an empty target into a rule that is off
+            parse_uri(uri)
     except SipParseError:
         raise conflict("constraint-failure", "A target that is no SIP or telephone URI") from None
     condition = found[0] if found else "unconditional"

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 from lxml import etree
 
 from protocols.records import DiversionRules
-from sip_app.xcap.document import DOCUMENT_TYPE, parse_document, read, render, schema_problem, to_bytes
+from sip_app.xcap.document import DOCUMENT_TYPE, check_kept, parse_document, read, render, schema_problem, to_bytes
 from sip_app.xcap.errors import XcapError, conflict
 from sip_app.xcap.selector import CP, SS, NodeSelector, Step
 
@@ -41,14 +41,12 @@ def found(rules: DiversionRules, node: NodeSelector | None) -> tuple[bytes, str]
 
 
 def put(
-    rules: DiversionRules | None, node: NodeSelector | None, body: bytes, media_type: str, max_depth: int
+    rules: DiversionRules, node: NodeSelector | None, body: bytes, media_type: str, max_depth: int
 ) -> tuple[DiversionRules, bool]:
     """The rules after a PUT, their new targets still URIs, and whether it made something new. Raises XcapError."""
     if node is None:
         _expect(media_type, DOCUMENT_TYPE, "application/xml")
-        return _valid(parse_document(body, max_depth)), rules is None
-    if rules is None:
-        raise conflict("no-parent", "There is no document yet")
+        return _valid(parse_document(body, max_depth)), False
     root = render(rules)
     if node.namespaces:
         raise XcapError(405, headers=(("Allow", "GET, HEAD"),))
@@ -64,10 +62,9 @@ def put(
     return after, new
 
 
-def delete(rules: DiversionRules | None, node: NodeSelector | None) -> DiversionRules | None:
-    """The rules after a DELETE. Raises XcapError: 404, or 409 if the rest would be no valid document."""
-    if rules is None:
-        raise XcapError(404)
+def delete(rules: DiversionRules, node: NodeSelector | None) -> DiversionRules | None:
+    """The rules after a DELETE; None for the document as it is without any. Raises XcapError: 404, or 409 if the rest
+    would be no valid document."""
     if node is None:
         return None
     root = render(rules)
@@ -96,6 +93,7 @@ def _expect(media_type: str, *wanted: str) -> None:
 
 
 def _valid(root: etree._Element) -> DiversionRules:
+    check_kept(root)
     problem = schema_problem(root)
     if problem is not None:
         raise conflict("schema-validation-error", problem)

@@ -42,6 +42,8 @@ TRIES = 5
 """Times a change is worked out anew because somebody else's came first."""
 _METHODS = ("GET", "HEAD", "PUT", "DELETE")
 _CAPABILITIES = "/xcap-caps/global/index"
+_NOTHING_SET = DiversionRules()
+"""What a user has who never set anything: the service without rules, which is a document like any other."""
 _ASSERTED = "x-3gpp-asserted-identity"
 
 log = structlog.get_logger("sip_app.xcap")
@@ -195,9 +197,7 @@ class XcapServer:
     # What they want
 
     async def _get(self, asked: Asked, owner: str, node: NodeSelector | None) -> Answer:
-        rules = (await self._ports.diversions.get(owner)).own
-        if rules is None:
-            raise XcapError(404)
+        rules = (await self._ports.diversions.get(owner)).own or _NOTHING_SET
         _check(asked, rules)
         body, media_type = found(rules, node)
         return Answer(200, (("Content-Type", media_type), *_tagged(rules)), body)
@@ -206,12 +206,13 @@ class XcapServer:
         known = (await self._ports.diversions.get(owner)).own
         media_type = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
         for _ in range(TRIES):
-            _check(asked, known)
+            rules = known or _NOTHING_SET
+            _check(asked, rules)
             new = False
             if asked.method == "DELETE":
-                wanted = delete(known, node)
+                wanted = delete(rules, node)
             else:
-                wanted, new = put(known, node, asked.body, media_type, self._limits.max_depth)
+                wanted, new = put(rules, node, asked.body, media_type, self._limits.max_depth)
             if wanted is not None:
                 wanted = await self._with_keys(owner, wanted, known)
             try:
@@ -220,7 +221,7 @@ class XcapServer:
                 known = changed.known
                 continue
             log.info("xcap.changed", aor=owner, method=asked.method, number=number_of(owner))
-            return Answer(201 if new else 200, () if wanted is None else _tagged(wanted))
+            return Answer(201 if new else 200, _tagged(wanted or _NOTHING_SET))
         raise XcapError(503, headers=(("Retry-After", "1"),))
 
     async def _with_keys(self, owner: str, wanted: DiversionRules, known: DiversionRules | None) -> DiversionRules:
@@ -228,7 +229,9 @@ class XcapServer:
         kept = {f"sip:{rule.target}": rule.target for rule in (known.rules if known else None) or ()}
         rules: list[DiversionRule] = []
         for rule in wanted.rules or ():
-            target = kept.get(rule.target) or await self._targets.find(owner, parse_uri(rule.target))
+            target: str | None = rule.target
+            if target:
+                target = kept.get(target) or await self._targets.find(owner, parse_uri(target))
             if target is None:
                 raise conflict("constraint-failure", "A target that is not allowed")
             rules.append(replace(rule, target=target))
@@ -262,19 +265,17 @@ def _tagged(rules: DiversionRules) -> Lines:
     return (("ETag", _tag(rules)),)
 
 
-def _check(asked: Asked, rules: DiversionRules | None) -> None:
+def _check(asked: Asked, rules: DiversionRules) -> None:
     """If-Match and If-None-Match of the document as it is (RFC 9110 section 13). Raises XcapError: 412, or 304."""
-    tag = None if rules is None else _tag(rules)
+    tag = _tag(rules)
     required, unwanted = asked.headers.get("if-match"), asked.headers.get("if-none-match")
     if required is not None and not _matches(required, tag):
         raise XcapError(412)
     if unwanted is not None and _matches(unwanted, tag, weak=True):
         reading = asked.method in ("GET", "HEAD")
-        raise XcapError(304 if reading else 412, headers=(("ETag", tag or ""),))
+        raise XcapError(304 if reading else 412, headers=(("ETag", tag),))
 
 
-def _matches(header: str, tag: str | None, *, weak: bool = False) -> bool:
-    if tag is None:
-        return False
+def _matches(header: str, tag: str, *, weak: bool = False) -> bool:
     listed = [entry.strip() for entry in header.split(",")]
     return "*" in listed or tag in listed or (weak and f"W/{tag}" in listed)

@@ -22,7 +22,10 @@ from protocols.sip.headers import AuthParams
 from provisioning.config import Config, SecurityConfig, SipConfig, XcapConfig
 from provisioning.store import Store
 from provisioning.subscribers import provision
+from sip_app.calls import Rejected
+from sip_app.forwarding_rules import registered, switched
 from sip_app.ports import Ports
+from sip_app.xcap.selector import SS
 from sip_app.xcap.server import XcapServer
 
 DOCUMENT = "application/vnd.etsi.simservs+xml"
@@ -182,9 +185,12 @@ def problem(reply: Reply) -> str:
 def test_a_document_is_put_read_and_deleted(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         bob = world.bob
-        assert (await bob.ask("GET"))[0] == 404
-        status, headers, _ = await bob.put()
-        assert status == 201
+        status, unset, body = await bob.ask("GET")
+        assert (status, unset["content-type"]) == (200, DOCUMENT)
+        assert [element.tag for element in etree.fromstring(body)] == [f"{{{SS}}}communication-diversion"]
+        assert await world.rules() is None, "reading stores nothing"
+        status, headers, _ = await bob.put(If_Match=unset["etag"])
+        assert status == 200
         assert await world.rules() == DiversionRules(
             (
                 DiversionRule(
@@ -200,9 +206,10 @@ def test_a_document_is_put_read_and_deleted(tmp_path: Path) -> None:
         assert (await bob.put(body))[0] == 200
         assert (await bob.ask("GET"))[1]["etag"] == headers["etag"], "what was read says the same when put back"
         assert (await bob.ask("HEAD"))[::2] == (200, b"")
-        assert (await bob.ask("DELETE"))[0] == 200
+        status, headers, _ = await bob.ask("DELETE")
+        assert (status, headers["etag"]) == (200, unset["etag"])
         assert await world.rules() is None
-        assert (await bob.ask("DELETE"))[0] == 404
+        assert (await bob.ask("GET"))[1]["etag"] == unset["etag"]
 
     run(tmp_path, scenario)
 
@@ -270,13 +277,70 @@ def test_elements_and_attributes_are_put_and_deleted(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_one_element_can_be_set_where_nothing_ever_was(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        timer = f"{SERVICE}/NoReplyTimer"
+        assert (await world.bob.put(b"<NoReplyTimer>15</NoReplyTimer>", timer))[0] == 201
+        assert await world.rules() == DiversionRules(None, 15)
+        assert (await world.bob.ask("GET", timer))[0] == 200
+
+    run(tmp_path, scenario)
+
+
+def test_a_rule_that_is_off_may_have_no_target_and_cannot_be_switched_on_without(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        assert (await world.bob.put(RULES.replace(b"tel:+1004", b"")))[0] == 200
+        rules = await world.rules()
+        assert rules
+        assert DiversionRule("unconditional", "", active=False, id="always") in (rules.rules or ())
+        with pytest.raises(Rejected, match="No Forwarding Registered"):
+            switched(rules, ("unconditional",), active=True)
+        off = f'{SERVICE}/cp:ruleset/cp:rule[@id="always"]/cp:conditions/rule-deactivated'
+        assert problem(await world.bob.ask("DELETE", off)) == "constraint-failure"
+        assert b"<target/>" in (await world.bob.ask("GET"))[2]
+        assert (await world.bob.put((await world.bob.ask("GET"))[2]))[0] == 200
+        assert registered(rules, ("unconditional",), "1005@d").rule("unconditional") == DiversionRule(
+            "unconditional", "1005@d", id="always"
+        )
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("added", "named"),
+    [
+        (b'<communication-waiting active="true"/>', b"communication-waiting"),
+        (b"<originating-identity-presentation-restriction/>", b"originating-identity-presentation-restriction"),
+        (b'<extensions><x:y xmlns:x="urn:x"/></extensions>', b"extensions"),
+    ],
+)
+def test_a_service_that_is_not_offered_is_refused_by_name(tmp_path: Path, added: bytes, named: bytes) -> None:
+    async def scenario(world: World) -> None:
+        reply = await world.bob.put(RULES.replace(b"</simservs>", added + b"</simservs>"))
+        assert problem(reply) == "constraint-failure"
+        assert named in reply[2]
+        reply = await world.bob.put(added, f"/~~/simservs/{named.decode()}")
+        assert problem(reply) == "constraint-failure"
+        assert named in reply[2]
+        hinted = RULES.replace(
+            b"<simservs ",
+            b'<simservs xmlns:i="http://www.w3.org/2001/XMLSchema-instance" i:schemaLocation="urn:x x.xsd" ',
+        )
+        assert (await world.bob.put(hinted))[0] == 200
+        assert (
+            problem(await world.bob.put(RULES.replace(b"<simservs ", b'<simservs colour="red" ')))
+            == "constraint-failure"
+        )
+
+    run(tmp_path, scenario)
+
+
 def test_a_condition_on_the_etag_is_kept(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         bob = world.bob
-        assert (await bob.put(If_Match="*"))[0] == 412
-        status, headers, _ = await bob.put(If_None_Match="*")
-        assert status == 201
-        assert (await bob.put(If_None_Match="*"))[0] == 412
+        assert (await bob.put(If_None_Match="*"))[0] == 412, "everybody has a document"
+        status, headers, _ = await bob.put(If_Match="*")
+        assert status == 200
         etag = headers["etag"]
         assert (await bob.ask("GET", If_None_Match=f'"other", {etag}'))[::2] == (304, b"")
         timer = f"{SERVICE}/NoReplyTimer"
@@ -325,7 +389,7 @@ def test_what_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
         (b"sip:1003@", b"sip:4711@", "constraint-failure"),
         (b"sip:1003@", b"sip:1002@", "constraint-failure"),
         (b"tel:+1004", b"sip:0900@example.org", "constraint-failure"),
-        (b"tel:+1004", b"", "constraint-failure"),
+        (b"sip:1003@dialcast.internal", b"", "constraint-failure"),
     ],
 )
 def test_a_document_that_is_wrong_says_why_and_changes_nothing(
@@ -457,7 +521,7 @@ def test_it_speaks_tls_with_a_certificate(tmp_path: Path) -> None:
     trusting.check_hostname = False
 
     async def scenario(world: World) -> None:
-        assert (await world.bob.put())[0] == 201
+        assert (await world.bob.put())[0] == 200
         assert (await world.bob.ask("GET"))[0] == 200
 
     run(tmp_path, scenario, tls=trusting, tls_certificate=certificate, tls_key=key)
@@ -468,7 +532,7 @@ def test_a_trusted_peer_names_its_user(tmp_path: Path) -> None:
         bob = world.bob
         asserted = f'"tel:+861002", "sip:1002@{DOMAIN}"'
         named = {"X-3GPP-Asserted-Identity": asserted, "Content-Type": DOCUMENT}
-        assert (await bob.send("PUT", bob.path(), named, RULES))[0] == 201
+        assert (await bob.send("PUT", bob.path(), named, RULES))[0] == 200
         assert (await bob.send("GET", bob.path(user="1003"), named))[0] == 403
         assert (await bob.send("GET", bob.path(), {}))[0] == 401
 
