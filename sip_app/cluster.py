@@ -120,6 +120,7 @@ class Cluster:
 
     async def lives(self, as_id: str) -> bool:
         """Wait for another server's next sign of life; False if none comes within its lease. Raises OSError."""
+        await self._see()  # what it wrote before does not count
         before = self._others.get(as_id)
         while not await self.dead(as_id):
             now = self._others[as_id]
