@@ -178,7 +178,11 @@ def test_a_dead_servers_broadcast_goes_on_where_its_broadcaster_calls_again(tmp_
             await first.kill_server()
             await until(lambda: CHANNEL in second.service.open)
             assert [v.number for v in second.group.viewers.values()] == ["1002"]
-            (record,) = [r for r in await second.store.call_records.unfinished("as2") if r.kind == "broadcast"]
+
+            async def recorded() -> bool:
+                return len(await second.store.call_records.unfinished("as2")) == 2
+
+            await until(recorded)
             phone.dead = True
             again = await second.phone(BROADCASTER)
             call = await again.go_live()
@@ -195,7 +199,7 @@ def test_a_dead_servers_broadcast_goes_on_where_its_broadcaster_calls_again(tmp_
                 return not await second.store.call_records.unfinished("as2")
 
             await until(completed)
-            whole = [r for r in await second.store.call_records.find() if r.record_id == record.record_id]
+            whole = [r for r in await second.store.call_records.find() if r.record_id == f"{CHANNEL}/{epoch}"]
             assert [(r.as_id, r.reason) for r in whole] == [("as2", "Broadcast ended")], "one record, completed"
 
     asyncio.run(scenario())
