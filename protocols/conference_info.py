@@ -34,12 +34,14 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Conference:
-    """What all watchers may know: `entity` the conference URI, and how many users there are and may be."""
+    """What all watchers may know: `entity` the conference URI, how many users there are and may be, the broadcaster
+    being one, and `uris`, by which else it can be reached."""
 
     entity: str
     title: str
     user_count: int
     maximum_user_count: int
+    uris: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ def document(
     At least one of them is always told, so that a budget too small for anything still gets on.
     """
     description = f"<display-text>{escape(conference.title)}</display-text>"
+    if conference.uris:
+        entries = [
+            f"<entry><uri>{escape(uri)}</uri><purpose>participation</purpose></entry>" for uri in conference.uris
+        ]
+        description += f"<conf-uris>{''.join(entries)}</conf-uris>"
     description += f"<maximum-user-count>{conference.maximum_user_count}</maximum-user-count>"
     inner = f"<conference-description>{description}</conference-description>" if state == "full" else ""
     inner += f"<conference-state><user-count>{conference.user_count}</user-count><active>true</active>"

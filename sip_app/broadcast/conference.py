@@ -52,7 +52,7 @@ class ConferencePackage:
         everybody = self.settings.conference_watchers == "subscribers"
         if not (broadcaster or everybody or _watches(group, watcher.key)):
             raise Rejected(403, "Not A Participant")
-        return ConferenceView(self, group, roster=broadcaster)
+        return ConferenceView(self, group, watcher.key, roster=broadcaster)
 
     @property
     def settings(self) -> EventsConfig:
@@ -117,9 +117,9 @@ class ConferencePackage:
 class ConferenceView:
     """What one subscription to a conference shows, and what it has told so far."""
 
-    def __init__(self, package: ConferencePackage, group: LiveGroup, *, roster: bool) -> None:
+    def __init__(self, package: ConferencePackage, group: LiveGroup, watcher: str, *, roster: bool) -> None:
         self.more = False
-        self._package, self._group, self._roster = package, group, roster
+        self._package, self._group, self._watcher, self._roster = package, group, watcher, roster
         self._version = 0
         self._told: dict[str, User] = {}
         self._count = 0
@@ -159,15 +159,22 @@ class ConferenceView:
     def _document(self, state: Literal["full", "partial"], users: Mapping[str, User], gone: tuple[str, ...]) -> bytes:
         channel = self._group.channel
         self._count = len(self._package.users(self._group))
-        conference = Conference(
-            f"sip:{channel}", f"{self._group.number} live", self._count, self._package.maximum(self._group)
-        )
+        maximum = self._package.maximum(self._group)
+        focus = _focus(self._group, self._watcher)
+        conference = Conference(f"sip:{channel}", f"{self._group.number} live", self._count, maximum, focus)
         part = document(conference, self._version, state, users, gone, budget=self._package.settings.document_bytes)
         self._told |= {user.entity: user for user in part.told}
         for entity in part.gone:
             del self._told[entity]
         self.more = len(part.told) + len(part.gone) < len(users) + len(gone)
         return part.body
+
+
+def _focus(group: LiveGroup, caller: str) -> tuple[str, ...]:
+    """The conference URI as the watcher's call shows it (Contact with `isfocus`), else as the broadcaster's does."""
+    theirs = [viewer.dialog for viewer in group.viewers.values() if viewer.caller == caller]
+    dialog = theirs[0] if theirs else group.source
+    return (str(NameAddr.parse(dialog.state.local_target).uri),) if dialog is not None else ()
 
 
 def _watches(group: LiveGroup, caller: str) -> bool:

@@ -4,9 +4,10 @@ import asyncio
 import itertools
 from pathlib import Path
 
+import pytest
 from broadcast_world import BROADCASTER, MediaPhone, broadcasting, until
 from lxml import etree
-from watching import Watch, ask, watch
+from watching import Watch, ask, check, watch
 
 from protocols.conference_info import Conference, Endpoint, User, document, readable
 from protocols.sip.message import Request
@@ -102,7 +103,14 @@ def test_the_conference_uri_of_the_call_is_what_one_subscribes_to(tmp_path: Path
             broadcaster, call = await world.broadcaster()
             assert call.dialog is not None
             subscription = await watch(broadcaster, call.dialog.remote_target, "conference")
-            assert b'entity="sip:1001@dialcast.internal"' in (await subscription.told()).body
+            body = (await subscription.told()).body
+            assert b'entity="sip:1001@dialcast.internal"' in body
+            uri = "c:conference-description/c:conf-uris/c:entry/c:uri"
+            assert etree.fromstring(body).findtext(uri, namespaces=NS) == call.dialog.remote_target
+            viewer, view = await world.viewer("1002")
+            assert view.dialog is not None
+            body = (await (await watch(viewer, BROADCASTER, "conference")).told()).body
+            assert etree.fromstring(body).findtext(uri, namespaces=NS) == view.dialog.remote_target
 
     asyncio.run(scenario())
 
@@ -202,6 +210,18 @@ def test_past_the_limit_viewers_are_counted_and_not_named(tmp_path: Path) -> Non
             assert set(roster.users) == {"sip:1001@dialcast.internal", "sip:1003@dialcast.internal"}
 
     asyncio.run(scenario())
+
+
+def test_the_schemas_of_the_tests_can_fail() -> None:
+    good = document(Conference("sip:1@d", "1 live", 1, 10, ("sip:1@h",)), 1, "full", {}, budget=3000).body
+    check("application/conference-info+xml", good)
+    count = b"<user-count>1</user-count>"
+    for wrong in (b"", b"<user-count>one</user-count>", b"<active>true</active>" + count):
+        with pytest.raises(etree.DocumentInvalid):
+            check("application/conference-info+xml", good.replace(count, wrong + b"<users/>"))
+    for kind, wrong in (("pidf", b"<presence xmlns='urn:ietf:params:xml:ns:pidf'/>"), ("dialog-info", good)):
+        with pytest.raises(etree.DocumentInvalid):
+            check(f"application/{kind}+xml", wrong)
 
 
 def test_what_a_viewer_calls_itself_cannot_break_the_document() -> None:

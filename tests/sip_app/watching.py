@@ -1,10 +1,31 @@
-"""A watcher for tests: a phone's SUBSCRIBE, its dialog, and the NOTIFYs it got."""
+"""A watcher for tests: a phone's SUBSCRIBE, its dialog, and the NOTIFYs it got, each held against its RFC's schema."""
+
+from functools import cache
+from pathlib import Path
 
 from broadcast_world import MediaPhone, until
+from lxml import etree
 from ua import DOMAIN
 
 from protocols.sip.dialog import DialogState, uac_dialog
 from protocols.sip.message import Request, Response
+
+SCHEMAS = {
+    "application/conference-info+xml": "conference-info",
+    "application/pidf+xml": "pidf",
+    "application/dialog-info+xml": "dialog-info",
+}
+
+
+@cache
+def schema(media_type: str) -> etree.XMLSchema:
+    """The schema of a kind of state."""
+    return etree.XMLSchema(etree.parse(Path(__file__).parent / "schemas" / f"{SCHEMAS[media_type]}.xsd"))
+
+
+def check(media_type: str, body: bytes) -> None:
+    """Raises DocumentInvalid for a document that is none of its kind."""
+    schema(media_type).assertValid(etree.fromstring(body))
 
 
 def subscription_state(notify: Request) -> str:
@@ -22,7 +43,11 @@ class Watch:
     @property
     def notifies(self) -> list[Request]:
         """The NOTIFYs so far."""
-        return [request for request, _ in self.phone.heard if request.call_id == self.call_id]
+        heard = [request for request, _ in self.phone.heard if request.call_id == self.call_id]
+        for notify in heard:
+            if notify.body:
+                check(notify.content_type, notify.body)
+        return heard
 
     @property
     def times(self) -> list[float]:
