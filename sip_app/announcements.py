@@ -34,6 +34,7 @@ from sip_app.broadcast.media import Plan, plan_announcement
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.relays import GroupKey
 from sip_app.calls import CallGone, Dialog, IncomingCall, Rejected
+from sip_app.capabilities import CALL_METHODS, not_allowed
 
 PREFIX = "announcement:"
 """How the relay's groups of announcements are named; no channel is."""
@@ -169,7 +170,7 @@ class Announcement:
 
     async def on_message(self, request: Request) -> None:
         """Nobody reads here."""
-        raise Rejected(405)
+        raise not_allowed("MESSAGE", CALL_METHODS)
 
     def on_ended(self, cause: str) -> None:
         """The call is over: so is its leg."""

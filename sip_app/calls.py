@@ -16,7 +16,8 @@ from protocols.sip.invite import InviteEvent, ProvisionalAcknowledged, Provision
 from protocols.sip.message import Request, make_response
 from sip_app.capabilities import (
     ALLOW,
-    CAPABILITIES,
+    CALL_CAPABILITIES,
+    EARLY_METHODS,
     SUPPORTED_TEXT,
     HeaderList,
     Rejected,
@@ -263,11 +264,12 @@ class IncomingCall:
             respond(tx, make_response(request, 200))
             self.cancel()
         elif method == "OPTIONS":
-            respond(tx, make_response(request, 200, headers=CAPABILITIES))
+            respond(tx, make_response(request, 200, headers=CALL_CAPABILITIES))
         elif method == "UPDATE":
             self._endpoint.serve(tx, request, self._update(tx, request))
         else:
-            self._endpoint.reject(tx, request, retry_after() if method == "INVITE" else not_allowed(method))
+            refusal = retry_after() if method == "INVITE" else not_allowed(method, EARLY_METHODS)
+            self._endpoint.reject(tx, request, refusal)
 
     async def _update(self, tx: ServerTransaction, request: Request) -> None:
         """A new target or a sign of life; an offer must wait until the INVITE's is answered (RFC 3311 section 5.2)."""
@@ -277,7 +279,7 @@ class IncomingCall:
             raise retry_after()
         self._updated = request
         contact = ("Contact", self.contact(""))
-        self._endpoint.respond(tx, make_response(request, 200, headers=(contact, *CAPABILITIES)))
+        self._endpoint.respond(tx, make_response(request, 200, headers=(contact, *CALL_CAPABILITIES)))
 
     def _on_event(self, event: InviteEvent) -> None:
         if isinstance(event, ProvisionalAcknowledged):

@@ -7,15 +7,23 @@ from protocols.sip.errors import BadRequest
 from protocols.sip.message import Request, Response, make_response
 
 HeaderList = Sequence[tuple[str, str]]
-METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE", "SUBSCRIBE", "REGISTER")
-ALLOW = ", ".join(METHODS)
+EARLY_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE")
+"""What a call takes until it is answered."""
+CALL_METHODS = (*EARLY_METHODS, "INFO", "MESSAGE")
+"""What a call and the numbers that make one take."""
+METHODS = (*CALL_METHODS, "SUBSCRIBE", "REGISTER")
+"""What this server takes, by one of its resources at least."""
+ALLOW = ", ".join(CALL_METHODS)
+"""The Allow of a call."""
 WITHIN_CALLS = frozenset(("BYE", "PRACK", "UPDATE", "INFO"))
 """Methods of a dialog: a server that has no such dialog says 481."""
 _KNOWN = frozenset((*METHODS, "NOTIFY", "PUBLISH", "REFER"))
 SUPPORTED = frozenset(("100rel", "timer", "path", "histinfo", "outbound"))
 SUPPORTED_TEXT = "100rel, timer, path, histinfo, outbound"
 BODIES = (("Accept", f"{SDP}, multipart/mixed, multipart/alternative"), ("Accept-Encoding", "identity"))
-CAPABILITIES = (("Allow", ALLOW), *BODIES, ("Accept-Language", "en"), ("Supported", SUPPORTED_TEXT))
+_ABLE = (*BODIES, ("Accept-Language", "en"), ("Supported", SUPPORTED_TEXT))
+CALL_CAPABILITIES = (("Allow", ALLOW), *_ABLE)
+CAPABILITIES = (("Allow", ", ".join(METHODS)), *_ABLE)
 
 
 class Rejected(Exception):
@@ -45,9 +53,11 @@ class Rejected(Exception):
         )
 
 
-def not_allowed(method: str) -> Rejected:
-    """The answer to a method that is not served here: 405 for one we know, 501 for one we never heard of."""
-    return Rejected(405 if method in _KNOWN else 501, headers=(("Allow", ALLOW),))
+def not_allowed(method: str, methods: Sequence[str] = METHODS) -> Rejected:
+    """The answer to a method that is not served by a resource that serves `methods` at most: 405 with those that
+    remain for one we know, 501 for one we never heard of."""
+    allow = ", ".join([known for known in methods if known != method])
+    return Rejected(405 if method in _KNOWN else 501, headers=(("Allow", allow),))
 
 
 def check_required(request: Request) -> None:

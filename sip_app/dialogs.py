@@ -18,7 +18,8 @@ from protocols.sip.invite import Acknowledged, AckTimeout, InviteEvent
 from protocols.sip.message import Request, Response, make_response
 from sip_app.capabilities import (
     ALLOW,
-    CAPABILITIES,
+    CALL_CAPABILITIES,
+    CALL_METHODS,
     METHODS,
     SUPPORTED,
     SUPPORTED_TEXT,
@@ -232,11 +233,11 @@ class Dialog:
             respond(tx, make_response(request, 200))
             self._finish("bye")
         elif method == "OPTIONS":
-            respond(tx, make_response(request, 200, headers=CAPABILITIES))
+            respond(tx, make_response(request, 200, headers=CALL_CAPABILITIES))
         elif method in ("INVITE", "UPDATE", "INFO", "MESSAGE"):
             self._endpoint.serve(tx, request, self._serve(tx, request))
         else:
-            self._endpoint.reject(tx, request, not_allowed(method))
+            self._endpoint.reject(tx, request, not_allowed(method, CALL_METHODS))
 
     async def _serve(self, tx: ServerTransaction, request: Request) -> None:
         if request.method == "INFO":
@@ -248,7 +249,7 @@ class Dialog:
             return
         if request.method == "MESSAGE":
             if self.handler is None:
-                raise Rejected(405, headers=(("Allow", ALLOW),))
+                raise not_allowed("MESSAGE", CALL_METHODS)
             await self.handler.on_message(request)
             self._endpoint.respond(tx, make_response(request, 202))
             return

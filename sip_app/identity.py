@@ -56,9 +56,13 @@ class Identity:
         """Challenge by a changed configuration from now on."""
         self._algorithm = config.sip.digest_algorithm
 
+    def offers(self, request: Request) -> bool:
+        """True if the request brings credentials, good or bad."""
+        return request.headers.has_any(_CREDENTIALS)
+
     def must_ask(self, request: Request) -> bool:
         """True if the request brings no credentials, and only a trusted peer's would be served without."""
-        return not (request.method in _NEVER_ASKED or request.headers.has_any(_CREDENTIALS) or self._plan.guests)
+        return not (request.method in _NEVER_ASKED or self.offers(request) or self._plan.guests)
 
     def asked(self, admitted: Admitted) -> Rejected:
         """The challenge for such a request."""

@@ -8,6 +8,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from email.utils import formatdate
+from functools import lru_cache
 
 import structlog
 
@@ -31,6 +33,7 @@ MAX_PATH_LENGTH = 2_048
 log = structlog.get_logger("sip_app.registrar")
 
 
+@lru_cache(4096)
 def dump_flow(flow: Flow, process: str) -> str:
     """A flow as a binding stores it; `process` is the running server's own name."""
     return json.dumps([flow.transport, *flow.local, *flow.remote, flow.id, process], separators=(",", ":"))
@@ -63,6 +66,7 @@ class Registrar:
         self._keep = keep
         self.observers: list[Callable[[str], None]] = []
         """Called with the address of record whose phones came, went or stay longer or shorter; must not block."""
+        self._date = (0, "")
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def reconfigure(self, config: Config) -> None:
@@ -128,12 +132,19 @@ class Registrar:
             current |= {binding.key: binding for binding in put}
         headers = [("Contact", _shown(binding, now)) for binding in current.values()]
         headers += [("Path", value) for value in request.headers.all("path")]
+        headers.append(("Date", self._dated(int(now))))
         if any(binding.reg_id for binding in put):
             headers.append(("Require", "outbound"))
             if len(request.vias) == 1:
                 headers.append(("Flow-Timer", str(self._config.flow_timer)))
                 self._keep(admitted.flow, self._config.flow_timer)
         return headers
+
+    def _dated(self, now: int) -> str:
+        """The time for phones that have no clock (RFC 3261 section 10.3 step 8), written once a second."""
+        if self._date[0] != now:
+            self._date = now, formatdate(now, usegmt=True)
+        return self._date[1]
 
     def _path(self, admitted: Admitted) -> tuple[str, ...]:
         """The Path to store (RFC 3327 section 5.3). A stranger's must begin where the request came from."""

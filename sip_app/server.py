@@ -26,7 +26,7 @@ from sip_app.admission import TOO_MUCH, Admission, Admitted
 from sip_app.between import Between
 from sip_app.call_path import CallPath
 from sip_app.calls import BroadcastService, Caller, CallGone, IncomingCall, Rejected
-from sip_app.capabilities import CAPABILITIES, METHODS, WITHIN_CALLS, check_accepted, check_required, not_allowed
+from sip_app.capabilities import CALL_METHODS, METHODS, WITHIN_CALLS, check_accepted, check_required, not_allowed
 from sip_app.cluster import Cluster, Survivor
 from sip_app.codes import ServiceCodes
 from sip_app.dialogs import Dialog, new_tag
@@ -35,12 +35,12 @@ from sip_app.endpoint import SipEndpoint
 from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.guard import Guard
 from sip_app.handover import HandedOver, Handover
-from sip_app.history import history_lines
 from sip_app.identity import Identity
 from sip_app.merged import Merged
 from sip_app.notices import Notices
 from sip_app.numbers import ForeignTarget, LocalNumber, NumberPlan, ServiceCode, ServiceNumber, Target, TheServer
 from sip_app.onward import Onward, RingingCall
+from sip_app.options import asks_phones, capabilities_of
 from sip_app.ports import Ports, Reconfigurable
 from sip_app.proxy import Proxy
 from sip_app.quotas import Quotas
@@ -240,12 +240,11 @@ class ApplicationServer:
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
         home = self._plan.home(request)
         target = self._plan.analyse(request.parsed_uri, home)
-        if request.method == "OPTIONS":
-            if isinstance(target, ForeignTarget):
-                raise Rejected(403, "Foreign Domain")
+        known = admitted.trusted or self._identity.offers(request)
+        if request.method == "OPTIONS" and not asks_phones(target, known=known):
+            able = capabilities_of(target, self.notifier.allow_events)
             check_required(request)
             self._merged.serve(tx, request)
-            able = (*CAPABILITIES, *self.notifier.allow_events)
             self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=able))
             return
         caller = await self._identity.identify(replace(admitted, request=request))
@@ -344,6 +343,8 @@ class ApplicationServer:
         ringing: RingingCall | None = None,
     ) -> None:
         """A call where its diversions led."""
+        if call.tell:
+            self._onward.show(tx, call.tell[-1])
         if call.diverted_by is not None and not self._plan.may_reach(call.diverted_by, call.target):
             raise Rejected(403, OTHER_DOMAIN)
         if self._plan.is_service(call.target):
@@ -352,8 +353,7 @@ class ApplicationServer:
         if not caller.authenticated:
             raise self._identity.challenged(request, caller.client_address.host)
         if not self._plan.local(call.target):
-            user, _, host = call.target.partition("@")
-            await self._onward.leave(tx, request, caller, ForeignTarget(SipUri(host, user), call.target), call)
+            await self._onward.leave(tx, request, caller, ForeignTarget(call.foreign_uri(), call.target), call)
             return
         await self._onward.ring(tx, request, caller, call, ringing)
 
@@ -368,7 +368,7 @@ class ApplicationServer:
     ) -> None:
         """A call we answer ourselves (the service number or a code), or another server that holds its broadcast."""
         if request.method != "INVITE":
-            raise not_allowed(request.method)
+            raise not_allowed(request.method, CALL_METHODS)
         check_required(request)
         check_accepted(request)
         if not request.contacts:
@@ -391,7 +391,8 @@ class ApplicationServer:
             return
         try:
             for shown in diverted.tell if diverted is not None else ():
-                await call.progress(181, headers=history_lines(shown, trusted=self._proxy.trusts(tx.flow)))
+                self._onward.show(tx, shown)
+                await call.progress(181)
         except CallGone:
             return
         if self._service is None:

@@ -22,6 +22,7 @@ from protocols.sip.message import Request, Response, make_response
 from protocols.sip.subscription import Event, Reason, accepts, active, terminated
 from provisioning.config import Config
 from sip_app.calls import Caller, Rejected
+from sip_app.capabilities import not_allowed
 from sip_app.dialogs import new_tag
 from sip_app.endpoint import SipEndpoint
 from sip_app.metrics import NOTIFICATIONS, SUBSCRIPTIONS, limited
@@ -31,7 +32,6 @@ STOP_WITHIN = 1.0
 """Seconds in which all watchers are told that the server stops."""
 LONGEST_RETRY = 300
 """Seconds: a watcher that asks for more patience (Retry-After) than this loses its subscription."""
-_METHODS = (("Allow", "SUBSCRIBE, NOTIFY"),)
 
 log = structlog.get_logger("sip_app.subscriptions")
 
@@ -247,7 +247,7 @@ class Notifier:
     def refresh(self, tx: ServerTransaction, request: Request, subscription: Subscription, flow: Flow) -> None:
         """A request in a subscription's dialog, known to be from its watcher. Raises `Rejected`."""
         if request.method != "SUBSCRIBE":
-            raise Rejected(405, headers=_METHODS)
+            raise not_allowed(request.method, ("SUBSCRIBE",))
         if self.event_of(request) != subscription.event:
             raise Rejected(481, "Another Event")
         if not subscription.state.accepts(request):

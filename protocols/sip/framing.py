@@ -7,6 +7,8 @@ from typing import Literal
 
 from protocols.sip.errors import SipParseError
 
+_START = re.compile(rb"[A-Za-z0-9.!%*_+`'~-]{1,64}(?:[ \t/]|\Z)")
+"""How a message begins: a method, or `SIP` and a slash."""
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE)
 
 
@@ -37,7 +39,6 @@ class StreamFramer:
 
     ready = True
     """There is no handshake: messages may be sent at once."""
-    finished = False
     exceeded: Bound | None = None
     """The bound a peer went beyond, once it has."""
 
@@ -47,6 +48,9 @@ class StreamFramer:
         self._buffer = bytearray()
         self._searched = 0
         self._need: int | None = None
+        self._started = False
+        self.finished = False
+        """True once something came that is no SIP: nothing more is read, the connection is to be closed."""
         self._half_ping = False
         self._replies = b""
 
@@ -66,6 +70,8 @@ class StreamFramer:
 
     def receive(self, data: bytes) -> list[bytes | KeepAlive]:
         """Take what the stream brought; give the whole messages and keep-alives it completes."""
+        if self.finished:
+            return []
         self._buffer += data
         found: list[bytes | KeepAlive] = []
         while self._buffer and (item := self._next()) is not None:
@@ -80,6 +86,10 @@ class StreamFramer:
             if buffer[:1] == b"\r" and b"\r\n".startswith(buffer[:2]):
                 return self._keep_alive() if len(buffer) > 1 else None
             self._half_ping = False
+            if not self._started and not self._starts():
+                self.finished = True
+                buffer.clear()
+                return None
             end = buffer.find(b"\r\n\r\n", self._searched)
             if end < 0:
                 self._searched = max(0, len(buffer) - 3)
@@ -96,8 +106,14 @@ class StreamFramer:
             return None
         message = bytes(buffer[: self._need])
         del buffer[: self._need]
-        self._need, self._searched = None, 0
+        self._need, self._searched, self._started = None, 0, False
         return message
+
+    def _starts(self) -> bool:
+        """True if this may be a message, by its first line as far as it has come: what is none is not waited for."""
+        end = self._buffer.find(b"\r\n", 0, self._max_header)
+        self._started = end >= 0
+        return bool(_START.match(self._buffer)) and (end < 0 or b"SIP/" in self._buffer[:end].upper())
 
     def _keep_alive(self) -> KeepAlive:
         """CRLF CRLF is a ping; a CRLF alone a pong, unless the other half of a ping follows in the next segment."""

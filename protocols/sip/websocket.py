@@ -4,7 +4,8 @@
 may send is bounded: the HTTP request (by wsproto), a message's size and its fragments.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from http import HTTPStatus
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
@@ -78,9 +79,10 @@ class WebSocketFramer:
                 if len(found) % MAX_IDLE_PIECES == MAX_IDLE_PIECES - 1 and idle_pieces(found) >= MAX_IDLE_PIECES - 1:
                     raise SipParseError("a flood of keep-alives")
         except RemoteProtocolError as error:
-            if self.ready or error.event_hint is None:
+            refusal = error.event_hint
+            if self.ready or not isinstance(refusal, RejectConnection):
                 raise SipParseError("not WebSocket") from error
-            self._refuse(400)
+            self._refuse(refusal.status_code, refusal.headers)  # 426 names our version (RFC 6455 section 4.4)
         except (LocalProtocolError, ValueError) as error:
             raise SipParseError("not WebSocket") from error
         self.begun = bool(self._parts or self._fragments) or not heard
@@ -96,9 +98,11 @@ class WebSocketFramer:
             self._replies += self._socket.send(AcceptConnection(subprotocol=SUBPROTOCOL))
             self.ready = True
 
-    def _refuse(self, status: int) -> None:
-        headers = [(b"content-length", b"0"), (b"connection", b"close")]
-        self._replies += self._socket.send(RejectConnection(status_code=status, headers=headers))
+    def _refuse(self, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        headers = [*more, (b"content-length", b"0"), (b"connection", b"close")]
+        answer = self._socket.send(RejectConnection(status_code=status, headers=headers))
+        line = b"HTTP/1.1 %d " % status  # to which wsproto adds no reason phrase
+        self._replies += answer.replace(line, line + HTTPStatus(status).phrase.encode(), 1)
         self.finished = True
 
     def _take(self, event: Message, found: list[bytes | KeepAlive]) -> None:  # type: ignore[type-arg]  # either kind

@@ -16,6 +16,7 @@ from sip_app.broadcast.keyframe_info import read_info
 from sip_app.broadcast.media import Plan, plan_leg
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.calls import Dialog, Rejected
+from sip_app.capabilities import CALL_METHODS, not_allowed
 
 RETRY_AFTER = [("Retry-After", "2")]
 PLAY_AGAIN = 1.0
@@ -54,7 +55,7 @@ class SourceCall:
     async def on_message(self, request: Request) -> None:
         """An answer to all viewers."""
         if self.service.messages is None:
-            raise Rejected(405)
+            raise not_allowed("MESSAGE", CALL_METHODS)
         self.service.messages.answer(self.group, request)
 
     def on_ended(self, cause: str) -> None:
@@ -94,7 +95,7 @@ class ViewerCall:
     async def on_message(self, request: Request) -> None:
         """A question to the broadcaster."""
         if self.service.messages is None:
-            raise Rejected(405)
+            raise not_allowed("MESSAGE", CALL_METHODS)
         self.service.messages.question(self.group, self.viewer, request)
 
     def on_ended(self, cause: str) -> None:

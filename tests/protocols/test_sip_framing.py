@@ -39,7 +39,7 @@ def test_pings_and_pongs_stand_between_messages() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"A: " + b"x" * 40000,
+        b"OPTIONS sip:a SIP/2.0\r\nA: " + b"x" * 40000,
         b"OPTIONS sip:a SIP/2.0\r\nContent-Length: 999999\r\n\r\n",
         b"OPTIONS sip:a SIP/2.0\r\nContent-Length: -1\r\n\r\n",
         b"OPTIONS sip:a SIP/2.0\r\nContent-Length: 1\r\nl: 2\r\n\r\n",
@@ -49,6 +49,16 @@ def test_pings_and_pongs_stand_between_messages() -> None:
 def test_a_stream_that_lost_its_place_is_an_error(data: bytes) -> None:
     with pytest.raises(SipParseError):
         StreamFramer().receive(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01", b"GET / HTTP/1.1\r\n", b"<", b"a" * 65, b"\rA", b"SSH-2.0-x\r\n"], ids=repr
+)
+def test_what_is_no_sip_ends_the_stream_at_once_and_what_came_before_counts(data: bytes) -> None:
+    framer = StreamFramer()
+    assert framer.receive(ONE + data) == [ONE]
+    assert framer.finished
+    assert framer.receive(ONE) == []
 
 
 @given(st.lists(st.binary(max_size=80) | st.sampled_from([b"\r\n", b"\r\n\r\n", ONE, b"\r"]), max_size=10))

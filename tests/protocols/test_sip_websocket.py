@@ -73,6 +73,16 @@ def test_what_asks_for_no_websocket_gets_a_400(request_line: bytes) -> None:
     assert server.finished
 
 
+def test_another_version_of_websocket_is_told_ours() -> None:
+    asked = WSConnection(ConnectionType.CLIENT).send(Request(host="h", target="/", subprotocols=["sip"]))
+    server = WebSocketFramer()
+    assert server.receive(asked.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 8")) == []
+    head, *lines = server.replies().lower().split(b"\r\n")
+    assert head == b"http/1.1 426 upgrade required"
+    assert b"sec-websocket-version: 13" in lines
+    assert server.finished
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 12))
 def test_messages_survive_any_fragments_and_any_segments(cuts: list[int], segment: int) -> None:
     client, server = upgraded()

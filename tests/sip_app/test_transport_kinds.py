@@ -152,18 +152,24 @@ def test_a_client_that_names_its_protocol_is_let_in(tmp_path: Path, offered: str
     asyncio.run(scenario())
 
 
-def test_a_client_must_show_a_certificate_where_that_is_demanded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "without", "with_another"), [("required", False, False), ("optional", True, False), ("none", True, True)]
+)
+def test_a_client_must_show_a_certificate_where_that_is_demanded(
+    tmp_path: Path, asked: Any, without: bool, with_another: bool
+) -> None:
     authority = trial_certificate(tmp_path / "client.pem", ("client.example",))
+    another = trial_certificate(tmp_path / "another.pem", ("client.example",))
 
     async def scenario() -> None:
         config = Config(
             data_dir=tmp_path,
             sip=SipConfig(port=0),
-            tls=TlsConfig(port=0, ca=authority, client_certificates="required"),
+            tls=TlsConfig(port=0, ca=authority, client_certificates=asked),
         )
         async with running(tmp_path, config=config) as world:
             address = world.server.endpoint.transports.bound["tls"]
-            for certificate, welcome in ((None, False), (authority, True)):
+            for certificate, welcome in ((None, without), (authority, True), (another, with_another)):
                 context = ssl.create_default_context()
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 if certificate is not None:
