@@ -9,15 +9,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from dialcast.configured import ConfigFile, loaded
 from dialcast.interrupts import interruptible
-from dialcast.live import blocks, live_app, reload
-from provisioning.calls_cli import calls
-from provisioning.channel_cli import channel_app
-from provisioning.cli import config_app, subscriber_app
-from provisioning.config import Config
-from provisioning.loader import ConfigError, load_config
+from dialcast.lazy_commands import LazyCommands
+from provisioning.loader import load_config
 
 app = typer.Typer(
+    cls=LazyCommands,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Live broadcasting that needs nothing but a phone number: dial the service number and be live; "
@@ -25,55 +23,8 @@ app = typer.Typer(
     epilog="Try: dialcast demo. Or: dialcast up, then dialcast phone broadcast --help.",
     pretty_exceptions_enable=False,
 )
-app.add_typer(config_app, name="config")
-app.add_typer(subscriber_app, name="subscriber")
-app.add_typer(channel_app, name="channel", short_help="Private broadcasts: who may watch a number.")
-app.add_typer(live_app, name="live")
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="YAML file; without one: loopback, subscribers 1001-1009.",
-        envvar="DIALCAST_CONFIG",
-        dir_okay=False,
-    ),
-]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Level = Literal["debug", "info", "warning", "error"]
-Overrides = dict[str, object]
-NEEDS_PHONE = "needs the softphone's libraries: pip install 'dialcast[phone]' (there is no {})"
-
-
-def _mount_phone() -> None:
-    """The softphone, where its libraries are installed: a server needs no camera and no codecs."""
-    try:
-        from terminal_client.cli import phone
-    except ModuleNotFoundError as missing:
-        lacking = NEEDS_PHONE.format(missing.name)
-
-        @app.command("phone", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-        def phone_missing() -> None:
-            """The softphone; its libraries are not installed here."""
-            typer.echo(f"dialcast phone {lacking}", err=True)
-            raise typer.Exit(1)
-
-        return
-
-    @phone.callback()
-    def defaults(context: typer.Context, config: ConfigFile = None) -> None:
-        context.obj = _load(config).terminal
-
-    app.add_typer(phone, name="phone", short_help="The softphone: go live, watch, answer, dial codes.")
-
-
-def _load(path: Path | None, overrides: Overrides | None = None) -> Config:
-    try:
-        return load_config(path, overrides=overrides)
-    except ConfigError as error:
-        typer.echo("\n".join(error.problems), err=True)
-        raise typer.Exit(2) from None
 
 
 @app.command(short_help="Run an application server and a relay together.")
@@ -112,13 +63,13 @@ def up(
         "log.format": log_format,
     }
     overrides = {key: value for key, value in wanted.items() if value is not None}
-    loaded = _load(config, overrides)
-    configure(loaded.log, "up")
+    settings = loaded(config, overrides)
+    configure(settings.log, "up")
     environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
     if config is not None:
         environment["DIALCAST_CONFIG"] = str(config)
     source = partial(load_config, config, overrides=overrides)
-    raise typer.Exit(asyncio.run(supervise(environment, loaded, source)))
+    raise typer.Exit(asyncio.run(supervise(environment, settings, source)))
 
 
 @app.command("as", short_help="Run an application server alone.")
@@ -127,7 +78,7 @@ def application_server(config: ConfigFile = None, supervised: Supervised = False
     with interruptible():
         from dialcast.compose import start
 
-    raise typer.Exit(start("as", _load(config), partial(load_config, config), supervised=supervised))
+    raise typer.Exit(start("as", loaded(config), partial(load_config, config), supervised=supervised))
 
 
 @app.command(short_help="Run a media relay alone.")
@@ -136,7 +87,7 @@ def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
     with interruptible():
         from dialcast.compose import start
 
-    raise typer.Exit(start("relay", _load(config), partial(load_config, config), supervised=supervised))
+    raise typer.Exit(start("relay", loaded(config), partial(load_config, config), supervised=supervised))
 
 
 @app.command(short_help="Show a whole broadcast: three viewers, measured and judged.")
@@ -154,6 +105,8 @@ def demo(
             from dialcast.demo.show import show
             from dialcast.footage import FootageError
     except ModuleNotFoundError as missing:
+        from dialcast.phone_command import NEEDS_PHONE
+
         typer.echo(f"dialcast demo {NEEDS_PHONE.format(missing.name)}", err=True)
         raise typer.Exit(1) from None
 
@@ -167,9 +120,3 @@ def demo(
     except OSError as error:
         typer.echo(f"{error.filename or out}: {error.strerror}: choose a folder you can write with --out", err=True)
         raise typer.Exit(1) from None
-
-
-app.command("reload", short_help="Have the server here read its configuration again.")(reload)
-app.command("blocks", short_help="List the blocked addresses and accounts; lift a block.")(blocks)
-app.command("calls", short_help="List who broadcast and who watched, when, how long.")(calls)
-_mount_phone()

@@ -28,7 +28,7 @@ def loaded(process: subprocess.Popen[bytes], library: str) -> None:
         ("up", "_asyncio"),
         ("as", "pydantic_core"),
         ("as", "_zope_interface"),
-        ("relay", "sqlalchemy"),
+        ("relay", "_zope_interface"),
         ("phone watch 1001 --number 1002 --server 127.0.0.1:9", "cv2"),
         ("demo", "numpy"),
         ("subscriber list", "_ssl"),

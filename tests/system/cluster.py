@@ -114,6 +114,7 @@ class Edge:
         deadline = time.monotonic() + 15
         while not _answers_options(host, int(port)):
             if time.monotonic() > deadline or self._process.poll() is not None:
+                self.__exit__(None, None, None)
                 raise ProcessError(f"kamailio did not start: {self._log.read_text()[-3000:]}")
         return self
 

@@ -1,0 +1,31 @@
+"""The `--config` option, and the configuration it names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from provisioning.config import Config
+from provisioning.loader import ConfigError, load_config
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="YAML file; without one: loopback, subscribers 1001-1009.",
+        envvar="DIALCAST_CONFIG",
+        dir_okay=False,
+    ),
+]
+Overrides = dict[str, object]
+
+
+def loaded(path: Path | None, overrides: Overrides | None = None) -> Config:
+    """The configuration; mistakes are told one a line, and end the command with status 2."""
+    try:
+        return load_config(path, overrides=overrides)
+    except ConfigError as error:
+        typer.echo("\n".join(error.problems), err=True)
+        raise typer.Exit(2) from None
