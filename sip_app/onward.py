@@ -15,7 +15,7 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request, make_response
-from protocols.sip.uri import SipUri, parse_uri
+from protocols.sip.uri import SipUri, Uri, parse_uri
 from sip_app.calls import Caller, Rejected
 from sip_app.dialogs import new_tag
 from sip_app.diversion import Diverted, History
@@ -129,7 +129,7 @@ class Onward:
             if call is not None and isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
                 history = (*history, entry)
             named = call.named if call is not None else ""
-            target = ProxyTarget(binding.contact, flow, binding.path, history, diversions, named=named)
+            target = ProxyTarget(_request_uri(uri), flow, binding.path, history, diversions, named=named)
             first = phones.get(binding.phone)
             phones[binding.phone] = target if first is None else replace(first, others=(*first.others, target))
         return list(phones.values())
@@ -209,6 +209,11 @@ class Onward:
                 if same_phone and flow.transport == state.flow.transport and self._endpoint.transports.alive(flow):
                     return flow
         return self.redialled(state.flow, state.next_hop)
+
+
+def _request_uri(contact: Uri) -> str:
+    """A contact as a Request-URI, which has no header fields of its own (RFC 3261 section 19.1.1)."""
+    return str(replace(contact, headers=()) if isinstance(contact, SipUri) and contact.headers else contact)
 
 
 def still_wanted(tx: ServerTransaction) -> bool:
