@@ -238,6 +238,8 @@ class ApplicationServer:
         if admitted.request.method != "REGISTER":
             self._merged.check(tx, admitted.request)
         request, _ = without_own_routes(admitted.request, self._names_us, self._signer)
+        if request is not admitted.request:
+            admitted = replace(admitted, request=request)
         home = self._plan.home(request)
         target = self._plan.analyse(request.parsed_uri, home)
         known = admitted.trusted or self._identity.offers(request)
@@ -247,7 +249,7 @@ class ApplicationServer:
             self._merged.serve(tx, request)
             self.endpoint.respond(tx, make_response(request, 200, to_tag=new_tag(), headers=able))
             return
-        caller = await self._identity.identify(replace(admitted, request=request))
+        caller = await self._identity.identify(admitted)
         if caller.authenticated and self._plan.local(caller.aor):
             self.quotas.spend(caller.aor, request.method)
             if request.method == "INVITE":
@@ -257,7 +259,7 @@ class ApplicationServer:
         if request.method in WITHIN_CALLS and isinstance(target, ServiceNumber | ServiceCode | TheServer):
             raise Rejected(481)
         if request.method == "REGISTER":
-            await self._register(tx, replace(admitted, request=request), caller, target)
+            await self._register(tx, admitted, caller, target)
         elif request.method == "SUBSCRIBE" and self._notifies(target, request):
             check_required(request)
             self._merged.serve(tx, request)
