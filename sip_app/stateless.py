@@ -18,6 +18,9 @@ from sip_app.capabilities import Rejected
 from sip_app.dialogs import new_tag
 from sip_app.metrics import count_answer, limited
 
+_REMEMBERED = 512
+"""Challenges given last, so that a request sent twice is not asked twice, with two nonces, of which one is taken for a
+refusal; about 3 kB each."""
 _TAG_BYTES = 10
 """Longer than the tags of dialogs, so that their ACKs are told apart by a glance."""
 
@@ -28,12 +31,19 @@ class Stateless:
     def __init__(self, send: Callable[[Response, Flow], None]) -> None:
         self._send = send
         self._key = secrets.token_bytes(32)
+        self._asked: dict[tuple[str, int, Flow], Response] = {}
 
     def challenge(self, request: Request, flow: Flow, challenge: Rejected) -> None:
-        """Ask for credentials. Whoever missed the question asks again."""
+        """Ask for credentials. Whoever missed the question asks again, and lately asked hears the same."""
         request = stamped(request, flow)
         count_answer(request.method, challenge.status)
-        self._send(challenge.answer(request, self._tag(request)), response_flow(request, flow))
+        key = self._tag(request), request.cseq.number, flow
+        answer = self._asked.get(key)
+        if answer is None:
+            if len(self._asked) >= _REMEMBERED:
+                del self._asked[next(iter(self._asked))]
+            answer = self._asked[key] = challenge.answer(request, key[0])
+        self._send(answer, response_flow(request, flow))
 
     def acknowledged(self, ack: Request) -> bool:
         """True for the ACK of a challenge: nobody waits for it."""
