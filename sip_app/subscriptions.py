@@ -52,6 +52,10 @@ class View(Protocol):
         """What changed since the last document, or None."""
         ...
 
+    def close(self) -> None:
+        """The last document was told."""
+        ...
+
 
 class Package(Protocol):
     """An event package (section 5). `name` is its token, `content_type` the only type of its documents."""
@@ -235,7 +239,7 @@ class Notifier:
         try:
             subscription.view = await package.open(resource, caller)
         except BaseException:
-            self.forget(subscription)
+            self._release(subscription)
             raise
         self._by_id[state.id] = subscription
         self._following[package.name, resource][subscription] = None
@@ -284,10 +288,14 @@ class Notifier:
     def forget(self, subscription: Subscription) -> None:
         """Nothing of it is left."""
         if subscription in self._held:
-            self._held.remove(subscription)
-            self._by_account[subscription.watcher.aor] -= 1
-            if not self._by_account[subscription.watcher.aor]:
-                del self._by_account[subscription.watcher.aor]
+            self._release(subscription)
+            subscription.view.close()
+
+    def _release(self, subscription: Subscription) -> None:
+        self._held.remove(subscription)
+        self._by_account[subscription.watcher.aor] -= 1
+        if not self._by_account[subscription.watcher.aor]:
+            del self._by_account[subscription.watcher.aor]
 
     async def stop(self) -> None:
         """Tell every watcher to subscribe anew, within a bounded time."""

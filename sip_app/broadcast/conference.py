@@ -142,6 +142,9 @@ class ConferenceView:
         self._version += 1
         return self._document("partial", users, gone)
 
+    def close(self) -> None:
+        """Nothing is held for it."""
+
     def _listed(self) -> Mapping[str, User]:
         users = self._package.users(self._group)
         if not self._roster:

@@ -7,6 +7,7 @@ What other servers on our store know is looked up every few seconds.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -37,6 +38,8 @@ class Liveness:
     def __init__(self, service: Broadcasting, notifier: Notifier, bindings: Bindings) -> None:
         self.service, self.notifier = service, notifier
         self._bindings = bindings
+        self._views: Counter[str] = Counter()
+        """How many look at the registration of a number."""
         self._registered: dict[str, bool] = {}
         self._run_out: dict[str, asyncio.TimerHandle] = {}
         self._elsewhere: Mapping[str, int] = {}
@@ -57,9 +60,29 @@ class Liveness:
         """Whether a followed number has a phone, as far as known."""
         return self._registered.get(aor, False)
 
+    async def follow(self, aor: str) -> None:
+        """Know from now on which phones a number has, until `release`."""
+        self._views[aor] += 1
+        try:
+            await self.look(aor)
+        except BaseException:
+            self.release(aor)
+            raise
+
+    def release(self, aor: str) -> None:
+        """One less who wants to know."""
+        self._views[aor] -= 1
+        if not self._views[aor]:
+            del self._views[aor]
+            self._registered.pop(aor, None)
+            if (timer := self._run_out.pop(aor, None)) is not None:
+                timer.cancel()
+
     async def look(self, aor: str) -> None:
-        """See which phones a number has now, and when that will have to be looked at again."""
+        """See which phones a followed number has now, and when that will have to be looked at again."""
         bindings = await self._bindings.bindings(aor)
+        if aor not in self._views:
+            return
         self._registered[aor] = bool(bindings)
         if (timer := self._run_out.pop(aor, None)) is not None:
             timer.cancel()
@@ -70,12 +93,8 @@ class Liveness:
 
     def registration_changed(self, aor: str) -> None:
         """A phone of this number came, went or stays for another time, or its time ran out."""
-        if self.notifier.following(PRESENCE, aor):
+        if aor in self._views:
             self.notifier.endpoint.spawn(self._tell_registration(aor))
-        else:
-            self._registered.pop(aor, None)
-            if (timer := self._run_out.pop(aor, None)) is not None:
-                timer.cancel()
 
     async def look_around(self) -> None:
         """See what other servers on our store know. Raises OSError."""
@@ -140,7 +159,7 @@ class LivePackage:
             raise Rejected(404)
         if self.name == DIALOG:
             return LampView(self._liveness, resource, own=own)
-        await self._liveness.look(resource)
+        await self._liveness.follow(resource)
         return PresenceView(self._liveness, resource)
 
 
@@ -155,6 +174,10 @@ class PresenceView:
 
     def _now(self) -> tuple[bool, bool]:
         return self._liveness.registered(self._aor), self._liveness.epoch(self._aor) is not None
+
+    def close(self) -> None:
+        """Its number may be of no concern any more."""
+        self._liveness.release(self._aor)
 
     def full(self) -> bytes:
         """The state as it is."""
@@ -180,6 +203,9 @@ class LampView:
     def _now(self) -> tuple[int, CallIds | None] | None:
         group, epoch = self._liveness.live(self._aor), self._liveness.epoch(self._aor)
         return None if epoch is None else (epoch, _ids(group) if self._own and group is not None else None)
+
+    def close(self) -> None:
+        """Nothing is held for it."""
 
     def full(self) -> bytes:
         """The state as it is."""

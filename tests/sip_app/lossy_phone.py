@@ -25,6 +25,7 @@ from protocols.sip.events import (
 from protocols.sip.message import Headers, Request, Response, make_response, parse_message
 from protocols.sip.transaction import TransactionLayer
 from tests.sip_app.lossy_calls import ALL, DOMAIN, SERVER, TIMERS, Dialling, Leg, Ringing, sdp
+from tests.sip_app.lossy_watch import Watch
 
 
 class Phone:
@@ -41,6 +42,8 @@ class Phone:
         self.contact = f"<sip:{number}@{address}>"
         self.legs: dict[DialogId, Leg] = {}
         self.ringing: list[Ringing] = []
+        self.watches: dict[str, Watch] = {}
+        """Subscriptions by Call-ID."""
         self.on_invite: Callable[[Ringing], object] = Ringing.answer
         self.min_se = 90
         self.dead = False
@@ -111,6 +114,8 @@ class Phone:
                 self.answer(tx, error.status, headers=[("Min-SE", str(self.min_se))])
         elif request.to.tag and early is not None and request.method == "PRACK":
             self.answer(tx, 200 if early.take_prack(request) else 481)
+        elif request.method == "NOTIFY" and (watch := self.watches.get(request.call_id)) is not None:
+            watch.notified(tx, request)
         elif request.to.tag:
             self.answer(tx, 481)
         elif request.method == "INVITE":

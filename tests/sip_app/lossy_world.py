@@ -18,12 +18,16 @@ from protocols.control import (
     AddViewer,
     CloseGroup,
     ControlError,
+    Digit,
     Done,
     LegInfo,
     LegJoined,
     LegMedia,
     LegSpec,
+    OpenAnnouncement,
     OpenGroup,
+    PlayPrompt,
+    PromptEnded,
     RemoveLeg,
     ReplaceSource,
     UpdateLeg,
@@ -259,6 +263,10 @@ class MemoryRelay:
         self.slow = 0.0
         """Seconds each command takes."""
         self.away = False
+        self.keys = ""
+        """What whoever hears a prompt presses."""
+        self.report: Callable[[Any], None] = lambda event: None
+        self._announced: dict[str, tuple[str, int]] = {}
         self._random = random
 
     def relay_of(self, group: object) -> str:
@@ -275,7 +283,14 @@ class MemoryRelay:
                 self.legs.setdefault(group, {})[spec.leg_id] = spec
             case UpdateLeg(leg=spec) if spec.leg_id not in self.legs.get(group, {}):
                 raise ControlError("unknown-leg", "no such leg")
+            case OpenAnnouncement(leg=spec):
+                self.legs[group] = {spec.leg_id: spec}
+                self._announced[spec.leg_id] = group
+            case PlayPrompt(leg_id=leg_id, play=play) if group in self.legs:
+                asyncio.get_running_loop().create_task(self._speak(group, leg_id, play))
             case AddViewer(leg=spec) | UpdateLeg(leg=spec) if group in self.legs:
+                if isinstance(command, AddViewer) and (announced := self._announced.pop(spec.leg_id, None)):
+                    self.legs.pop(announced, None)  # it moves
                 self.legs[group][spec.leg_id] = spec
             case RemoveLeg():
                 self.legs.get(group, {}).pop(command.leg_id, None)
@@ -289,12 +304,24 @@ class MemoryRelay:
         ]
         return LegInfo(command.leg.leg_id, tuple(media))
 
+    async def _speak(self, group: tuple[str, int], leg_id: str, play: int) -> None:
+        """A prompt takes a while; whoever hears it may press keys."""
+        await asyncio.sleep(self._random.uniform(0.5, 2))
+        for key in self.keys:
+            self.report(Digit(*group, leg_id, key, 100))
+            await asyncio.sleep(0.2)
+        self.report(PromptEnded(*group, leg_id, play, "played"))
+
 
 class LossyWorld:
     """One server, its service, and phones. Make it in a `VirtualLoop`; `seed` decides everything."""
 
     config = Config.model_validate(
         {
+            "services": [
+                {"number": "8888"},
+                {"number": "8889", "pin": "4711", "second_attempt": "takeover"},
+            ],
             "sip": {"bind": SERVER.host, "advertised_host": SERVER.host, "requests_per_second": 100_000},
             "service": {"session_expires": 120, "overlay_delay": 0.2, "reconnect_grace": 20, "ring_timeout": 120},
         }
@@ -310,6 +337,7 @@ class LossyWorld:
         link: Any = self.relay
         self.service = Broadcasting(self.config, ports, link, "as-test")
         self.calls = BroadcastCalls(self.service)
+        self.relay.report = self.calls.relay_event
         nothing: Any = None
         wires: Any = partial(LossyTransports, network=self.network)
         self.server = ApplicationServer(
@@ -380,6 +408,10 @@ class LossyWorld:
             "users": endpoint.users,
             "tasks": endpoint._tasks,
             "merging": server._merged._served,
+            "histories": endpoint._histories,
+            "subscriptions": server.notifier._held,
+            "followed": server.notifier._following,
+            "spoken to": service.announcements._open if service.announcements is not None else {},
             "passing": server._proxy._passing,
             "groups": service.open,
             "closing": service.closing,
