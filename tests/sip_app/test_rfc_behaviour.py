@@ -383,6 +383,17 @@ def test_refusals_say_what_would_do(method: str, uri: str, headers: Any, status:
     played(scenario)
 
 
+def test_a_call_names_the_methods_it_takes_and_no_others() -> None:
+    async def scenario(world: LossyWorld) -> None:
+        leg = await live(world)
+        refused = await leg.ask("SUBSCRIBE", headers=[("Event", "presence")])
+        taken = ["INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "PRACK", "UPDATE", "INFO", "MESSAGE"]
+        assert (refused.status, refused.headers.values("allow")) == (405, taken)
+        assert (await leg.ask("OPTIONS")).headers.values("allow") == taken
+
+    played(scenario)
+
+
 def test_an_extension_required_within_a_call_is_refused() -> None:
     async def scenario(world: LossyWorld) -> None:
         leg = await live(world)
