@@ -1,4 +1,4 @@
-"""OPTIONS (RFC 3261 section 11): strangers hear what the server can do, subscribers what phones can; and small duties."""
+"""OPTIONS (RFC 3261 section 11): strangers hear what the server can do, subscribers what phones can; small duties."""
 
 import asyncio
 from pathlib import Path
