@@ -97,11 +97,10 @@ def check_kept(root: etree._Element) -> None:
             name = etree.QName(element).localname
             raise conflict("constraint-failure", f"{name}: this server offers communication-diversion only")
     for element in (root, *services):
-        for name in element.attrib:
-            if str(name) != "active" and not str(name).startswith(_HINTS):
-                raise conflict(
-                    "constraint-failure", f"{etree.QName(name).localname}: an attribute this server cannot keep"
-                )
+        for attribute in element.attrib:
+            if (element is root or attribute != "active") and not str(attribute).startswith(_HINTS):
+                name = etree.QName(attribute).localname
+                raise conflict("constraint-failure", f"{name}: an attribute this server cannot keep")
 
 
 def schema_problem(root: etree._Element) -> str | None:
