@@ -6,7 +6,7 @@ cancelled, early dialogs ended by 199 (RFC 6228), and a late answer of theirs is
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -75,11 +75,13 @@ class Fork:
         tx: ServerTransaction,
         user: ForkUser | None = None,
         patience: float | None = None,
+        concluded: Callable[[int], object] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._tx = tx
         self._user = user
         self._patience = patience
+        self._concluded = concluded
         self._timer: asyncio.TimerHandle | None = None
         self._branches: dict[ClientTransaction, _Branch] = {}
         self._best: Response | None = None
@@ -189,6 +191,8 @@ class Fork:
             self._stop_timer()
             self._endpoint.respond(self._tx, response)
             self._cancel_pending(_ANSWERED_ELSEWHERE)
+            if self._concluded is not None:
+                self._concluded(response.status)
 
     def _failed(self, response: Response, branch: _Branch) -> None:
         user = None if self._given_up else self._user
@@ -207,7 +211,9 @@ class Fork:
         if user is not None and user.failed(self, Outcome(self.statuses, self._best, self.rang)):
             return
         self._done = True
-        self._endpoint.respond(self._tx, self._final(self._best))
+        self._endpoint.respond(self._tx, final := self._final(self._best))
+        if self._concluded is not None:
+            self._concluded(final.status)
 
     def _final(self, best: Response) -> Response:
         if self._given_up and best.status != 487:

@@ -4,6 +4,7 @@ Timer C is the transaction layer's. Loops are caught by a request that passes he
 P-Asserted-Identity and the whole of History-Info go to trusted peers only (RFC 3325, RFC 7044 section 10).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -89,16 +90,18 @@ class Proxy:
         record: bool,
         user: ForkUser | None = None,
         patience: float | None = None,
+        concluded: Callable[[int], object] | None = None,
     ) -> None:
         """Send the request to all targets. `caller` is asserted to trusted ones; `record` keeps us in its dialog.
 
-        `user` hears first when nobody answers, or none within `patience` seconds of the first ringing. Raises
+        `user` hears first when nobody answers, or none within `patience` seconds of the first ringing; `concluded`,
+        which final status the caller got. Raises
         `Rejected`: 420 for anything that is asked of proxies, 483.
         """
         if "proxy-require" in request.headers:
             raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
         headers = one_hop_less(request).without("proxy-authorization")
-        fork = Fork(self.endpoint, tx, user, patience)
+        fork = Fork(self.endpoint, tx, user, patience, concluded)
         outgoing = [
             [
                 (self._outgoing(tx, request, headers, caller, way, record=record), way.flow)

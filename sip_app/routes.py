@@ -1,11 +1,14 @@
 """Record-Route entries that remember both flows of a call, signed, so that the proxy itself need not (RFC 3261 16.6).
 
 Only a dialog that was let in has such an entry: a request that brings it back needs no new challenge, and can reach
-nobody but the other side of its own dialog. It survives a restart as far as the flows do.
+nobody but the other side of its own dialog, nor later than `sip.route_lifetime` after it was made. (A target refresh
+cannot renew it: the route set of a dialog stays as it began, RFC 3261 section 12.2.) It survives a restart as far as
+the flows do.
 """
 
 import hmac
 import secrets
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,10 +20,13 @@ from protocols.net import Address, Flow, uri_transport
 from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
+from sip_app.metrics import limited
 
 _SIGNATURE_BYTES = 12
 _NONCE_BYTES = 12
 _SEPARATOR = "|"
+_FORM = "2"
+"""The form of a token, signed with it: one of another form is none."""
 
 
 def _packed(flow: Flow) -> tuple[str, ...]:
@@ -102,29 +108,36 @@ class Seal:
 
 
 class RouteSigner:
-    """Makes and reads the user part of our Record-Route URIs. `process` names this run of the server."""
+    """Makes and reads the user part of our Record-Route URIs. `process` names this run of the server; an entry is good
+    for `lifetime` seconds by `clock`, Unix seconds."""
 
-    def __init__(self, key: bytes, process: str) -> None:
+    def __init__(self, key: bytes, process: str, lifetime: float, clock: Callable[[], float] = time.time) -> None:
         self._seal = Seal(key)
         self._process = process
+        self._lifetime = lifetime
+        self._clock = clock
 
     def token(self, request: Request, caller: Flow, callee: Flow, shown: str = "") -> str:
         """The user part for the dialog `request` (from the caller) may make; `shown` is the callee's URI on its own
         side, if that is not what the caller wrote, which then stays unreadable."""
         names = (self._seal.hide(f"{shown} {request.to.uri}", request.call_id),) if shown else ()
-        fields = (*_packed(caller), *_packed(callee), _side(request.from_.tag), self._process, *names)
-        return self._seal.close(_SEPARATOR.join(fields), request.call_id)
+        until = str(round(self._clock() + self._lifetime))
+        fields = (*_packed(caller), *_packed(callee), _side(request.from_.tag), self._process, until, *names)
+        return self._seal.close(_SEPARATOR.join(fields), _FORM + request.call_id)
 
     def read(self, token: str, call_id: str) -> DialogRoute | None:
-        """What a token says, if we made it for this Call-ID."""
-        text = self._seal.open(token, call_id)
+        """What a token says, if we made it for this Call-ID, not too long ago."""
+        text = self._seal.open(token, _FORM + call_id)
         if text is None:
             return None
         fields = text.split(_SEPARATOR)
+        if self._clock() > int(fields[14]):
+            limited("sip.route_lifetime")
+            return None
         same = fields[13] == self._process
         names = None
-        if len(fields) > 14:
-            shown, _, written = self._seal.reveal(fields[14], call_id).partition(" ")
+        if len(fields) > 15:
+            shown, _, written = self._seal.reveal(fields[15], call_id).partition(" ")
             names = shown, written
         return DialogRoute(_unpacked(fields[0:6], same), _unpacked(fields[6:12], same), fields[12], names)
 

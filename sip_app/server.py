@@ -110,7 +110,7 @@ class ApplicationServer:
         """Read the secrets, then bind the sockets and serve. Raises OSError when an address is taken."""
         ports, config = self._ports, self._config
         self._identity = Identity(config, self._plan, ports.credentials, self.guard, time.time)
-        self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process)
+        self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process, config.sip.route_lifetime)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
         self._handover = Handover(await ports.secrets.secret("handover"), self.endpoint.transports, self._proxy)
         reaches = self.endpoint.transports.reaches
@@ -130,7 +130,8 @@ class ApplicationServer:
         self._cluster, self.endpoint.sure = cluster, cluster.sure
         self._between.strays = Strays(self._ports.dialogs, cluster, survivor, self._proxy, self.on_request)
         sip, port = self._config.sip, dict(self.addresses)["udp"].port
-        await cluster.join(Address(sip.advertised_host or sip.bind, port), survivor)
+        self._handover.address = Address(sip.advertised_host or sip.bind, port)
+        await cluster.join(self._handover.address, survivor)
 
     async def stop(self) -> None:
         """End our calls with BYE, within a bounded time, and close the sockets."""
@@ -207,6 +208,7 @@ class ApplicationServer:
 
     async def _serve_handed(self, tx: ServerTransaction, request: Request, handed: HandedOver) -> None:
         """What another server asked after and handed over, as we hold the broadcast it is about."""
+        self._handover.take(tx.request)
         caller, channel = handed.caller, handed.channel
         if request.method == "INVITE":
             call = Diverted(handed.service, channel)

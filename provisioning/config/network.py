@@ -107,6 +107,9 @@ class SipConfig(Section):
     same size), and ten times as many responses; the rest is dropped. Phones behind one NAT share it."""
     dscp: Dscp = 24
     """DSCP of signalling packets, 0-63; 24 is CS3 (TS 26.114). 0 leaves packets unmarked."""
+    route_lifetime: Count = 86_400
+    """Seconds after its INVITE or SUBSCRIBE in which requests of a call or subscription between others are passed on.
+    What comes later gets 481: longer calls cannot be changed any more, and are hung up by each side alone."""
     allow_targets: tuple[Pattern, ...] = ()
     """Regular expressions of foreign targets (matched against the whole `number@host`) that forwarding
     and calls may leave for. Empty: nothing leaves for a foreign domain, so nobody runs up charges."""
