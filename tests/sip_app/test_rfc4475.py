@@ -242,5 +242,13 @@ def test_the_table_holds_every_message_once() -> None:
     assert sorted(path.stem for path in CORPUS.glob("*.dat")) == sorted(row.name for row in TORTURE)
 
 
+def test_the_documentation_names_every_standard_the_code_does() -> None:
+    packages = ("sip_app", "protocols", "provisioning", "media_relay", "terminal_client", "dialcast")
+    code = "".join([path.read_text() for name in packages for path in (ROOT / name).rglob("*.py")])
+    listed = (ROOT / "docs" / "conformance.md").read_text().partition("## Standards")[2].partition("\n## ")[0]
+    named = re.compile(r"RFC \d{4}|TS \d\d\.\d{3}")
+    assert set(named.findall(code)) <= set(named.findall(listed))
+
+
 def test_the_documentation_shows_this_table() -> None:
     assert table() in (ROOT / "docs" / "conformance.md").read_text(), "run `python tests/sip_app/rfc4475.py`"
