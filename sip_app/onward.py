@@ -86,6 +86,8 @@ class Onward:
 
         Raises `Rejected`, as `NobodyThere` where forwarding may still help.
         """
+        if call.tell:
+            self.show(tx, call.tell[-1])
         if request.max_forwards == 0:
             raise Rejected(483)
         self._proxy.check_loop(tx, request)
@@ -154,6 +156,8 @@ class Onward:
         call: Diverted | None = None,
     ) -> None:
         """A request to another domain, only where an operator's pattern allows it: to each of its hosts in turn."""
+        if call is not None and call.tell:
+            self.show(tx, call.tell[-1])
         keys = [target.key]
         if elsewhere := target.uri.param("maddr"):  # the host that is really called
             keys.append(f"{target.uri.decoded_user}@{elsewhere.lower()}")
