@@ -218,6 +218,7 @@ async def a_phone_registers_again_and_again_beside_its_calls(world: LossyWorld) 
         await soon(world, 20)
     await agreed(world)
     sides = [side for side in (leg, source) if side is not None]
-    assert world.unheard or not any(side.ended.is_set() for side in sides)
+    excused = world.unheard or any(phone.unacknowledged for phone in world.phones)
+    assert excused or not any(side.ended.is_set() for side in sides)
     for side in sides:
         await side.bye()

@@ -209,8 +209,9 @@ class Memory:
 
     async def claim(self, broadcast: Any, now: float) -> Any:
         await self.pause()
-        if broadcast.channel in self.claims:
-            return self.claims[broadcast.channel]
+        standing = self.claims.get(broadcast.channel)
+        if standing is not None and standing.epoch > broadcast.epoch:
+            return standing
         self.claims[broadcast.channel] = broadcast
         return None
 
