@@ -163,6 +163,8 @@ class XcapServer:
                 names = [self._plan.aor(parse_uri(unquote_string(name))) for name in split_list(asserted)]
             except SipParseError:
                 names = []
+            if owner in names and await self._ports.credentials.find(owner) is None:
+                raise XcapError(404)
             return owner if owner in names else ""
         realm = self._plan.realm(domain_of(owner))
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from protocols.media_control import PICTURE_FAST_UPDATE
 from protocols.net import Address
-from protocols.records import Condition, DiversionRule, DiversionRules, Diversions
+from protocols.records import Condition, DiversionRule, DiversionRules, Diversions, Reveal
 from protocols.sip.message import Response
 from tests.sip_app.lossy_calls import DOMAIN, SERVER, Ringing, sdp
 from tests.sip_app.lossy_flows import (
@@ -138,7 +138,8 @@ async def a_phone_moves_while_it_goes_live(world: LossyWorld) -> None:
 async def a_call_is_diverted(world: LossyWorld) -> None:
     """On busy, on no reply (as the phone picks up, perhaps), by the phone's own 302; given up meanwhile, perhaps."""
     caller, phone, other = [await world.phone(number) for number in ("1002", "1003", "1004")]
-    rules = tuple(DiversionRule(when, f"1004@{DOMAIN}") for when in CONDITIONS)
+    shown: Reveal = world.random.choice(("true", "false"))  # "false": the legs have other names for the callee
+    rules = tuple(DiversionRule(when, f"1004@{DOMAIN}", reveal_identity_to_target=shown) for when in CONDITIONS)
     world.memory.diversions_of[f"1003@{DOMAIN}"] = Diversions(own=DiversionRules(rules, no_reply_timer=5))
     way = world.random.choice(("busy", "slow", "very slow", "deflects", "dead"))
 

@@ -534,6 +534,8 @@ def test_a_trusted_peer_names_its_user(tmp_path: Path) -> None:
         named = {"X-3GPP-Asserted-Identity": asserted, "Content-Type": DOCUMENT}
         assert (await bob.send("PUT", bob.path(), named, RULES))[0] == 200
         assert (await bob.send("GET", bob.path(user="1003"), named))[0] == 403
+        nobody = {"X-3GPP-Asserted-Identity": f'"sip:4711@{DOMAIN}"'}
+        assert (await bob.send("GET", bob.path(user="4711"), nobody))[0] == 404, "no subscriber, no document"
         assert (await bob.send("GET", bob.path(), {}))[0] == 401
 
     run(tmp_path, scenario, sip={"trusted_peers": ("127.0.0.1",)})
