@@ -19,6 +19,8 @@ from sip_app.metrics import limited
 RESPONSES_PER_REQUEST = 10
 """How many responses a second are taken from an address, as a multiple of its requests."""
 MAX_TRACKED_CLIENTS = 20_000
+MAX_PROVEN = 100_000
+"""Addresses known to be somebody's who has an account; beyond it the oldest are forgotten."""
 TOO_MUCH = Rejected(503, headers=(("Retry-After", "1"),))
 """The answer to a client behind a proxy that sends too much."""
 _UNTRUSTED_HEADERS = frozenset(("p-asserted-identity", "p-preferred-identity", "history-info", "diversion"))
@@ -106,6 +108,7 @@ class Admission:
 
     def __init__(self, config: SipConfig, guard: Guard | None = None) -> None:
         self.guard = guard
+        self._proven: dict[str, None] = {}
         self._take(config)
 
     def reconfigure(self, config: Config) -> None:
@@ -118,6 +121,8 @@ class Admission:
         self._behind_proxies = bool(config.trusted_peers or config.edge_proxies)
         self._rate = RateLimit(config.requests_per_second)
         self._response_rate = RateLimit(RESPONSES_PER_REQUEST * config.requests_per_second)
+        self._strangers = RateLimit(config.unauthenticated_per_second)
+        self._strange_responses = RateLimit(RESPONSES_PER_REQUEST * config.unauthenticated_per_second)
 
     def trusted(self, host: str) -> bool:
         """True for a configured peer."""
@@ -135,9 +140,27 @@ class Admission:
         """Before a message is even parsed: may this source send one more? Trusted peers are judged by client later."""
         rate = self._response_rate if response else self._rate
         host = flow.remote.host
-        if self._forwards(host) or rate.allows(place_of(host) if ":" in host else host, now):
+        if self._forwards(host):
             return True
-        limited("sip.requests_per_second")
+        place = place_of(host) if ":" in host else host
+        if not rate.allows(place, now):
+            limited("sip.requests_per_second")
+            return False
+        return flow.reliable or self._knows(place, now, self._strange_responses if response else self._strangers)
+
+    def prove(self, host: str) -> None:
+        """Somebody has an account there, as he knew its password: requests from there cannot be forged ones only."""
+        place = place_of(host)
+        if place not in self._proven:
+            if len(self._proven) >= MAX_PROVEN:
+                del self._proven[next(iter(self._proven))]
+            self._proven[place] = None
+
+    def _knows(self, place: str, now: float, rate: RateLimit) -> bool:
+        """True for an address that is proven, and for as many others as may be served together."""
+        if place in self._proven or rate.allows("", now):
+            return True
+        limited("sip.unauthenticated_per_second")
         return False
 
     def refuses(self, request: Request, flow: Flow) -> bool:
@@ -172,9 +195,13 @@ class Admission:
             client = self.client_address(request, flow)
         except SipParseError:
             return None
-        if client != flow.remote and not self._rate.allows(place_of(client.host), now):
-            limited("sip.requests_per_second")
-            return None
+        if client != flow.remote:
+            place = place_of(client.host)
+            if not self._rate.allows(place, now):
+                limited("sip.requests_per_second")
+                return None
+            if not trusted and not self._knows(place, now, self._strangers):
+                return None
         if self.guard is not None and is_host(client.host) and self.guard.refuses(request, client.host):
             return None
         return Admitted(request, flow, client, trusted, relayed=True)

@@ -322,6 +322,11 @@ class SipEndpoint:
             return False
         return True
 
+    def proven(self, flow: Flow, client: str) -> None:
+        """Whoever sends over this flow, from the host `client`, has proven who he is."""
+        self.transports.prove(flow)
+        self._admission.prove(client)
+
     def admits(self, flow: Flow) -> bool:
         """True if this peer may cost one more connection, or answer to a keep-alive, now."""
         return self._admission.within_rate(flow, self.loop.time())

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import structlog
 
+from protocols.net import Flow
 from protocols.sip.digest import NonceSource, challenge, credentials_algorithm, find_credentials, verify
 from protocols.sip.errors import SipParseError
 from protocols.sip.headers import AuthParams, NameAddr
@@ -33,7 +34,8 @@ log = structlog.get_logger("sip_app.identity")
 
 
 class Identity:
-    """Names the caller of a request, or has it challenged. `clock` gives Unix seconds."""
+    """Names the caller of a request, or has it challenged. `clock` gives Unix seconds; `proven` is told each flow, and
+    the client's host, over which a password was right."""
 
     def __init__(
         self,
@@ -41,12 +43,14 @@ class Identity:
         plan: NumberPlan,
         credentials: Credentials,
         guard: Guard,
+        proven: Callable[[Flow, str], object],
         clock: Callable[[], float],
     ) -> None:
         self.reconfigure(config)
         self._plan = plan
         self._credentials = credentials
         self._guard = guard
+        self._proven = proven
         # A key of this run's own: counts are kept here only, so a nonce of another run or server could be replayed.
         self._nonces = NonceSource(secrets.token_bytes(32), config.sip.nonce_lifetime)
         self._waiting = 0
@@ -74,6 +78,7 @@ class Identity:
         """Who sent this. Raises `Rejected`: 401 or 407 to be asked, 403 when From (or a REGISTER's To) is another."""
         request = admitted.request
         if admitted.trusted:
+            self._proven(admitted.flow, admitted.flow.remote.host)
             return self._asserted(admitted)
         registering = request.method == "REGISTER"
         home = self._plan.home(request)
@@ -110,6 +115,7 @@ class Identity:
         AUTHENTICATIONS.counts[(verdict,)] += 1
         if verdict == "ok":
             self._guard.authenticated(client, nonce)
+            self._proven(admitted.flow, client)
             return aor
         refusal = self.challenged(request, client, stale=verdict == "stale")
         if verdict == "failed":

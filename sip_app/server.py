@@ -109,7 +109,7 @@ class ApplicationServer:
     async def start(self) -> None:
         """Read the secrets, then bind the sockets and serve. Raises OSError when an address is taken."""
         ports, config = self._ports, self._config
-        self._identity = Identity(config, self._plan, ports.credentials, self.guard, time.time)
+        self._identity = Identity(config, self._plan, ports.credentials, self.guard, self.endpoint.proven, time.time)
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process, config.sip.route_lifetime)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
         self._handover = Handover(await ports.secrets.secret("handover"), self.endpoint.transports, self._proxy)

@@ -76,7 +76,11 @@ class SipConfig(Section):
     """Bytes of all requests whose transactions are held; above it the oldest answered are forgotten, then new requests
     get 503. They take about four times that in memory."""
     max_connections: Count = 1_000
-    """Connections (TCP, TLS, WebSocket) held at once; above it new ones are closed. A phone needs one."""
+    """Connections (TCP, TLS, WebSocket) held at once. Above it one over which nobody has proven who he is gives way:
+    the oldest of the address with most of them; where there is none, new ones are closed. A phone needs one."""
+    outgoing_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
+    """The share of `max_connections` that is kept for connections this server makes itself, to other domains and to
+    phones that are gone from theirs."""
     max_connections_per_address: Count = 100
     """Connections of one client address held at once, so that nobody takes all of them. Phones behind
     one NAT share it."""
@@ -105,6 +109,10 @@ class SipConfig(Section):
     requests_per_second: Count = 200
     """Requests, connections and STUN keep-alives accepted from one client address each second (bursts of the
     same size), and ten times as many responses; the rest is dropped. Phones behind one NAT share it."""
+    unauthenticated_per_second: Count = 1_000
+    """UDP requests accepted each second in all (bursts of the same size) from addresses where nobody has given the
+    right password yet, and ten times as many responses. UDP sources can be forged, so that no limit for each holds.
+    Above it phones that come anew must try again; those that are known are served as ever."""
     dscp: Dscp = 24
     """DSCP of signalling packets, 0-63; 24 is CS3 (TS 26.114). 0 leaves packets unmarked."""
     route_lifetime: Count = 86_400

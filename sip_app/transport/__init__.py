@@ -57,6 +57,9 @@ class Transports:
         self._creators: list[ServerCreator] = []
         self._datagrams: dict[Address, Datagrams] = {}
         self._connections: dict[int, Connection] = {}
+        self._accepted: set[int] = set()
+        self._strangers: dict[int, Flow] = {}
+        """Accepted connections over which nobody has proven who he is, oldest first."""
         self._per_host: Counter[str] = Counter()
         self._dialled: dict[_REMOTE_KEY, Flow] = {}
         self._intended: dict[int, tuple[Flow, str, float]] = {}
@@ -223,8 +226,7 @@ class Transports:
         _, name, timeout = self._intended.pop(flow.id, (flow, "", 0.0))
         if not timeout:
             return None
-        if len(self._connections) >= self.limits.connections:
-            limited("sip.max_connections")
+        if not self._has_room(self.limits.connections - len(self._connections)):
             return None
         creator: Any = self._tls.client(name) if flow.transport == "tls" and self._tls is not None else None
         connection = Connection(self, flow.transport, flow, creator.proves if creator is not None else None)
@@ -248,17 +250,43 @@ class Transports:
     def accepted(self, connection: Connection, transport: Transport, local: Address, remote: Address) -> Flow | None:
         """Number a new connection; None when there are too many, in all, from that address, or a second from there."""
         local, remote = (Address(host.removeprefix(MAPPED), port) for host, port in (local, remote))
-        if len(self._connections) >= self.limits.connections:
-            limited("sip.max_connections")
-            return None
         if self._per_host[place_of(remote.host)] >= self.limits.connections_per_address:
             limited("sip.max_connections_per_address")
             return None
         flow = Flow(transport, local, remote, next(self._ids))
         if not self.sink.admits(flow):
             return None
+        limit, share = self.limits.connections, self.limits.outgoing_share
+        room = min(limit - len(self._connections), limit - int(limit * share) - len(self._accepted))
+        if not self._has_room(room):
+            return None
         self._hold(flow, connection)
+        self._accepted.add(flow.id)
+        self._strangers[flow.id] = flow
         return flow
+
+    def prove(self, flow: Flow) -> None:
+        """Somebody has proven over this connection who he is: it gives way to nobody."""
+        self._strangers.pop(flow.id, None)
+
+    def _has_room(self, room: int) -> bool:
+        """True if one more connection can be held, if need be in the place of a stranger's.
+
+        Of the address that holds most: who takes all places by many connections has his own ones cut.
+        """
+        if room > 0:
+            return True
+        limited("sip.max_connections")
+        held = Counter(place_of(flow.remote.host) for flow in self._strangers.values())
+        if not held:
+            return False
+        crowd, _ = held.most_common(1)[0]
+        flow = next(flow for flow in self._strangers.values() if place_of(flow.remote.host) == crowd)
+        connection = self._connections[flow.id]
+        self._release(flow)
+        connection.close()
+        self.loop.call_soon(self.sink.flow_closed, flow)
+        return True
 
     def _hold(self, flow: Flow, connection: Connection) -> None:
         self._connections[flow.id] = connection
@@ -267,8 +295,15 @@ class Transports:
 
     def closed(self, flow: Flow) -> None:
         """A connection ended or could not be made."""
+        if self._release(flow):
+            self.sink.flow_closed(flow)
+
+    def _release(self, flow: Flow) -> bool:
+        """Hold a connection no longer; False if it was not held."""
         if self._connections.pop(flow.id, None) is None:
-            return
+            return False
+        self._accepted.discard(flow.id)
+        self._strangers.pop(flow.id, None)
         CONNECTIONS.labels(flow.transport).dec()
         place = place_of(flow.remote.host)
         self._per_host[place] -= 1
@@ -277,7 +312,7 @@ class Transports:
         for key, dialled in list(self._dialled.items()):
             if dialled == flow:
                 del self._dialled[key]
-        self.sink.flow_closed(flow)
+        return True
 
     async def close(self) -> None:
         """Stop listening and cut every connection."""

@@ -31,6 +31,7 @@ class Limits:
     header_bytes: int = 32_768
     connections: int = 1_000
     connections_per_address: int = 100
+    outgoing_share: float = 0.1
     unsent_bytes: int = 1_000_000
     idle_timeout: float = 3_700.0
     first_message_timeout: float = 15.0
@@ -52,6 +53,7 @@ class Limits:
             header_bytes=sip.max_header_bytes,
             connections=sip.max_connections,
             connections_per_address=sip.max_connections_per_address,
+            outgoing_share=sip.outgoing_share,
             unsent_bytes=sip.max_unsent_bytes,
             idle_timeout=sip.connection_idle_timeout,
             first_message_timeout=sip.connection_first_message_timeout,
