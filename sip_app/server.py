@@ -347,8 +347,6 @@ class ApplicationServer:
         ringing: RingingCall | None = None,
     ) -> None:
         """A call where its diversions led."""
-        if call.tell:
-            self._onward.show(tx, call.tell[-1])
         if call.diverted_by is not None and not self._plan.may_reach(call.diverted_by, call.target):
             raise Rejected(403, OTHER_DOMAIN)
         if self._plan.is_service(call.target):
