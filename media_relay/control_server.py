@@ -13,6 +13,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from media_relay.amp_stream import AmpStream
+from media_relay.metrics import LIMITED
 from protocols.control import (
     VERSION,
     Command,
@@ -27,12 +28,8 @@ from protocols.control_json import decode, encode
 from protocols.net import Address
 from provisioning.config import ControlConfig
 
-HELLO_TIMEOUT = 5.0
-"""Seconds a connection may stay without a good hello."""
 HELLO_BYTES = 4096
 """Bytes a connection may send before it."""
-MAX_STRANGERS = 16
-"""Connections without a hello at once; one more costs the oldest of them its place."""
 MAX_AS_ID = 128
 LINK_SILENCE = 12.0
 """Seconds without a command after which an AS counts as not there; it asks something every five."""
@@ -47,6 +44,7 @@ class ControlServer:
     def __init__(self, config: ControlConfig, host: str, instance: str, execute: Execute) -> None:
         self._token = config.token.get_secret_value() if config.token is not None else ""
         self._tls = _tls(config)
+        self._hello_timeout, self._max_strangers = config.hello_timeout, config.max_strangers
         self._host, self._instance = host, instance
         self._execute = execute
         self._owners: dict[str, _Link] = {}
@@ -58,7 +56,7 @@ class ControlServer:
     async def start(self, address: Address) -> Address:
         """Listen; the bound address. OSError when that cannot be."""
         loop = asyncio.get_running_loop()
-        shake = HELLO_TIMEOUT if self._tls is not None else None
+        shake = self._hello_timeout if self._tls is not None else None
         self._server = await loop.create_server(
             self._accept, address.host, address.port, ssl=self._tls, ssl_handshake_timeout=shake
         )
@@ -117,11 +115,12 @@ class ControlServer:
         link = _Link(self)
         stream = AmpStream(link, link)
         strangers = [other for other in self._links if other.as_id is None]
-        if len(strangers) >= MAX_STRANGERS:  # the oldest had his chance; the newest may be a server of ours
+        if len(strangers) >= self._max_strangers:  # the oldest had his chance; the newest may be a server of ours
+            LIMITED.labels("control.max_strangers").inc()
             strangers[0].hang_up()
             del self._links[strangers[0]]
         self._links[link] = None
-        link.expire_in(HELLO_TIMEOUT)
+        link.expire_in(self._hello_timeout)
         return stream
 
     def _welcome(self, link: "_Link", hello: Hello) -> HelloReply:
@@ -189,7 +188,11 @@ class _Link(amp.AMP):
 
     def expire_in(self, seconds: float) -> None:
         """Hang up unless a good hello comes first."""
-        self._timeout = asyncio.get_running_loop().call_later(seconds, self.hang_up)
+        self._timeout = asyncio.get_running_loop().call_later(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        LIMITED.labels("control.hello_timeout").inc()
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Close the connection at once."""

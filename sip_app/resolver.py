@@ -128,6 +128,8 @@ class NextHops:
             self._pending -= 1
         if not hops:
             raise Unresolved("no such domain")
+        if len(hops) > self._config.max_targets:
+            limited("dns.max_targets")
         return hops[: self._config.max_targets]
 
     def _wanted(self, uri: SipUri, *, secure: bool) -> Transport | None:

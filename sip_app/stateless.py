@@ -66,7 +66,9 @@ class Stateless:
         """513 for a request beyond our limits, if its beginning says whom to answer (RFC 3261 section 21.5.7)."""
         start = oversized(data, sip.max_message_bytes, sip.max_header_bytes, sip.max_headers)
         if start is not None:
-            limited("sip.max_message_bytes" if len(data) > sip.max_message_bytes else "sip.max_headers")
+            head = data.lstrip(b"\r\n").partition(b"\r\n\r\n")[0]
+            too_many = "sip.max_header_bytes" if len(head) > sip.max_header_bytes else "sip.max_headers"
+            limited("sip.max_message_bytes" if len(data) > sip.max_message_bytes else too_many)
             self.refuse(start, flow, BadRequest(513, REASONS[513]))
 
     def _tag(self, request: Request) -> str:

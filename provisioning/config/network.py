@@ -213,6 +213,11 @@ class ControlConfig(Section):
     token: SecretStr | None = None
     """Shared secret both ends must know; null lets any local process control the relay (`dialcast up`
     makes one)."""
+    max_strangers: Count = 16
+    """Connections to the relay that have not said who they are, at once; one more costs the oldest its place. An
+    application server has one, for milliseconds."""
+    hello_timeout: Seconds = 5
+    """Seconds a connection to the relay may take to say who it is, its TLS handshake as long again."""
     tls_certificate: Path | None = None
     """PEM certificate of this end. All three files are required off loopback (mutual TLS)."""
     tls_key: Path | None = None

@@ -68,8 +68,9 @@ class ChannelsConfig(Section):
     pin_attempts_per_caller: Count = 5
     """Wrong PINs of one caller within `pin_window` before it is refused unasked."""
     pin_attempts_per_channel: Count = 100
-    """Wrong PINs for one broadcaster within `pin_window` before all are refused unasked. Low values let
-    mischief keep viewers out, high ones let many accounts guess."""
+    """Wrong PINs for one broadcaster within `pin_window` before others are refused unasked: subscribers of its
+    domain together, and, counted apart, everybody else. Low values let mischief keep viewers out, high ones let many
+    accounts guess."""
     pin_window: Seconds = 900
     """Seconds for which wrong PINs count."""
 

@@ -1,7 +1,8 @@
 """Who may watch: the policy of the dialled service number, and above it the list and PIN of the broadcaster's own.
 
 A channel is private when its own settings (`dialcast channel`) or its service number say so. Whoever is on the
-list gets in; others are asked for a PIN if there is one. Wrong PINs are counted for each caller and each channel.
+list gets in; others are asked for a PIN if there is one. Wrong PINs are counted for each caller and each channel;
+there those of the channel's own domain are counted apart from everybody else, who cannot shut them out.
 """
 
 import asyncio
@@ -102,14 +103,14 @@ class Gate:
         Raises `Rejected` 403 after too many wrong ones, without looking. Takes tens of milliseconds, in a thread.
         """
         self._check_attempts(channel, caller)
-        now = self._clock()
+        now, whose = self._clock(), _share(channel, caller)
         self._by_caller.add(caller.key, now)  # before the look, or many calls at once would have more than their share
-        self._by_channel.add(channel, now)
+        self._by_channel.add(whose, now)
         if not await self._right(await self._channels.get(channel), policy, digits):
             log.info("viewer.wrong_pin", channel=channel, viewer=caller.number, peer=caller.client_address.host)
             return False
         self._by_caller.forgive(caller.key)
-        self._by_channel.forgive(channel)
+        self._by_channel.forgive(whose)
         return True
 
     async def _right(self, settings: Channel, policy: ServicePolicy, digits: str) -> bool:
@@ -124,9 +125,15 @@ class Gate:
         since = self._clock() - self.config.pin_window
         if self._by_caller.used_up(caller.key, self.config.pin_attempts_per_caller, since):
             limited("channels.pin_attempts_per_caller")
-        elif self._by_channel.used_up(channel, self.config.pin_attempts_per_channel, since):
+        elif self._by_channel.used_up(_share(channel, caller), self.config.pin_attempts_per_channel, since):
             limited("channels.pin_attempts_per_channel")
         else:
             return
         log.warning("viewer.too_many_pins", channel=channel, viewer=caller.number, peer=caller.client_address.host)
         raise Rejected(403, "Too Many Wrong PINs", [("Retry-After", str(round(self.config.pin_window)))])
+
+
+def _share(channel: str, caller: Caller) -> str:
+    """Under which name a try for a channel counts: one for authenticated callers of its domain, one for all others."""
+    known = caller.authenticated and caller.aor.rpartition("@")[2] == channel.rpartition("@")[2]
+    return channel if known else f"{channel} strangers"

@@ -14,6 +14,7 @@ from lxml import etree
 from protocols.records import Condition, DiversionRule, DiversionRules, Reveal
 from protocols.sip.errors import SipParseError
 from protocols.sip.uri import parse_uri
+from sip_app.metrics import limited
 from sip_app.xcap.errors import Conflict, conflict
 from sip_app.xcap.selector import CP, SS
 
@@ -81,6 +82,7 @@ def parse_document(body: bytes, max_depth: int, problem: Conflict = "not-well-fo
     while level := [child for element in level for child in element]:
         depth += 1
         if depth > max_depth:
+            limited("xcap.max_depth")
             raise conflict(problem, f"More than {max_depth} elements within each other")
     return root
 

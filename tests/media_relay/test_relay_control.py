@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from relay_world import HOST, Peer, Source, check
 from twisted.protocols import amp
 
 from media_relay.amp_stream import AmpStream
-from media_relay.control_server import HELLO_TIMEOUT
 from media_relay.server import RelayServer
 from protocols.control import (
     PAGE_BYTES,
@@ -197,7 +197,7 @@ def test_garbage_on_the_control_port_ends_that_connection_only(garbage: bytes) -
         reader, writer = await asyncio.open_connection(*address)
         writer.write(garbage)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(reader.readexactly(1_000_000), HELLO_TIMEOUT / 2)
+            await asyncio.wait_for(reader.readexactly(1_000_000), ControlConfig().hello_timeout / 2)
         writer.close()
         assert await rows_of(await hello(address)) == []
 
@@ -210,6 +210,7 @@ def test_a_stranger_cannot_keep_more_than_a_few_connections_open() -> None:
         await asyncio.sleep(0.1)
         ended = sum(reader.at_eof() or reader.exception() is not None for reader, _ in idle)
         assert ended >= 40 - 16
+        assert REGISTRY.get_sample_value("dialcast_relay_limited_total", {"limit": "control.max_strangers"})
         for _, writer in idle:
             writer.close()
 

@@ -223,6 +223,20 @@ def test_many_accounts_cannot_guess_the_pin_of_one_channel_together() -> None:
     asyncio.run(scenario())
 
 
+def test_strangers_who_guess_do_not_shut_subscribers_out() -> None:
+    async def scenario() -> None:
+        door, policy = gate([0.0], pin_attempts_per_channel=3), ServicePolicy(number="8888")
+        for n in range(3):
+            guest = Caller("anonymous@anonymous.invalid", "anonymous", False, Address(f"192.0.2.{n}", 5060))
+            assert not await door.verify_pin(policy, CHANNEL, guest, "0000")
+        elsewhere = Caller("1002@other.example", "1002", True, Address("192.0.2.9", 5060))
+        with pytest.raises(Rejected, match="Too Many Wrong PINs"):
+            await door.verify_pin(policy, CHANNEL, elsewhere, PIN)
+        assert await door.verify_pin(policy, CHANNEL, caller("1002"), PIN)
+
+    asyncio.run(scenario())
+
+
 def test_right_pins_are_not_counted_and_odd_ones_are_wrong() -> None:
     async def scenario() -> None:
         door, policy = gate([0.0], pin_attempts_per_caller=4, pin_attempts_per_channel=4), ServicePolicy(number="8888")

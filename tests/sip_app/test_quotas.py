@@ -85,14 +85,22 @@ def test_limits_of_messages_transactions_and_contacts_count_under_their_names(tm
         return REGISTRY.get_sample_value("dialcast_sip_limited_total", {"limit": f"sip.{limit}"}) or 0.0
 
     async def scenario() -> None:
-        names = ("max_message_bytes", "max_headers", "max_transactions", "max_bindings")
+        names = ("max_message_bytes", "max_header_bytes", "max_headers", "max_transactions", "max_bindings")
         before = {name: count(name) for name in names}
-        limits = {"max_message_bytes": 2000, "max_headers": 20, "max_bindings": 1, "max_transactions": 2}
+        limits = {
+            "max_message_bytes": 4000,
+            "max_header_bytes": 1500,
+            "max_headers": 20,
+            "max_bindings": 1,
+            "max_transactions": 2,
+        }
         async with running(tmp_path, **limits) as world:
             ann, bob = await world.phone("1001"), await world.phone("1002", register=False)
             assert (await ann.register(contact="<sip:1001@127.0.0.1:9>, <sip:1001@127.0.0.1:10>")).status == 403
-            large = bob.build("OPTIONS", f"sip:{DOMAIN}", headers=(("Subject", "x" * 2000),))
+            large = bob.build("OPTIONS", f"sip:{DOMAIN}", body=b"x" * 4000)
             assert (await bob.ask(large)).status == 513
+            long = bob.build("OPTIONS", f"sip:{DOMAIN}", headers=(("Subject", "x" * 1500),))
+            assert (await bob.ask(long)).status == 513
             many = bob.build("OPTIONS", f"sip:{DOMAIN}", headers=[("X", "y")] * 30)
             assert (await bob.ask(many)).status == 513
             await bob.dial("1001")

@@ -20,6 +20,8 @@ import pytest
 from baresip import Baresip
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from likeness import loudness, samples
+from live import going_live
 from server import PASSWORDS, Server
 
 DOMAIN = "dialcast.internal"
@@ -76,6 +78,21 @@ def assert_forwarded(server: Server, number: str) -> None:
     """The server took the code that `number` dialled, over the connection it registered on."""
     server.event("registrar.bound", 10, aor=f"{number}@{DOMAIN}")
     server.event("code.accepted", 10, aor=f"{number}@{DOMAIN}")
+
+
+def test_baresip_watches_a_broadcast_over_tls(secure: Server, tmp_path: Path) -> None:
+    """Signalling is secure, media is plain RTP: picture and sound come as over any other transport."""
+    tls = secure.addresses["tls"]
+    viewer = Baresip(
+        tmp_path / "viewer", "1004", registrar=tls, password=PASSWORDS["1004"], transport="tls", ca=certificate(secure)
+    )
+    with going_live(tmp_path, secure, "1001"), viewer:
+        viewer.registered()
+        viewer.dial(f"sip:1001@{tls};transport=tls")
+        viewer.established()
+        viewer.sees_frames(25, 20)
+        viewer.hang_up()
+        assert loudness(samples(viewer.heard())) > 0.005
 
 
 def test_baresip_registers_and_dials_over_tls(secure: Server, tmp_path: Path) -> None:
