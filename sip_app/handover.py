@@ -2,7 +2,8 @@
 
 Several servers share one store (`sip_app.cluster`). The one a call reaches has asked who calls and followed the
 diversions; it tells the other in a Route entry (RFC 3261 section 20.34) that only a server with the same store can have
-signed, for this very request and a short time. So nobody is asked for a password twice, and no address is trusted.
+signed, for this very request, that server and a short time; it is good once. So nobody is asked for a password twice,
+and no address is trusted.
 """
 
 import json
@@ -13,7 +14,7 @@ from protocols.net import Address, Flow
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
-from sip_app.calls import Caller
+from sip_app.calls import Caller, Rejected
 from sip_app.proxy import Proxy, ProxyTarget
 from sip_app.routes import Seal
 from sip_app.transport import Transports
@@ -44,6 +45,10 @@ class Handover:
         self._seal = Seal(key)
         self._transports = transports
         self._proxy = proxy
+        self.address: Address | None = None
+        """Where the others send to; None while there are none."""
+        self._taken: dict[str, float] = {}
+        """Entries that were used, until they would be too old anyway; only servers of ours can write them."""
 
     def send(self, tx: ServerTransaction, request: Request, handed: HandedOver, to: Address) -> None:
         """Have the server at `to` answer the call.
@@ -62,7 +67,7 @@ class Handover:
         way = None if back is None else (back.transport, *back.local, *back.remote)
         who = (caller.aor, caller.number, caller.authenticated, *caller.client_address)
         text = json.dumps((who, handed.channel, handed.service, way, time.time() + LIFETIME), separators=(",", ":"))
-        return f"<{SipUri(to.host, PREFIX + self._seal.close(text, _of(request)), to.port)};lr>"
+        return f"<{SipUri(to.host, PREFIX + self._seal.close(text, _of(request, to)), to.port)};lr>"
 
     def read(self, request: Request) -> tuple[Request, HandedOver] | None:
         """What the topmost Route entry tells, and the request without it; None if it is not one of these."""
@@ -70,9 +75,9 @@ class Handover:
         if not routes or not isinstance(top := routes[0].uri, SipUri):
             return None
         user = top.user or ""
-        if not user.startswith(PREFIX):
+        if not user.startswith(PREFIX) or self.address is None:
             return None
-        text = self._seal.open(user.removeprefix(PREFIX), _of(request))
+        text = self._seal.open(user.removeprefix(PREFIX), _of(request, self.address))
         if text is None:
             return None
         (aor, number, authenticated, host, port), channel, service, way, until = json.loads(text)
@@ -86,6 +91,16 @@ class Handover:
         headers = request.headers.with_("Route", *(str(route) for route in routes[1:]))
         return replace(request, headers=headers), HandedOver(caller, channel, service, back)
 
+    def take(self, request: Request) -> None:
+        """Use the topmost Route entry, once `read` has believed it. Raises `Rejected` 482 if it was used before."""
+        now, uri = time.time(), request.routes[0].uri
+        entry = uri.user or "" if isinstance(uri, SipUri) else ""
+        while self._taken and next(iter(self._taken.values())) < now:
+            del self._taken[next(iter(self._taken))]
+        if entry in self._taken:
+            raise Rejected(482, "Handed Over Already")
+        self._taken[entry] = now + 2 * LIFETIME
 
-def _of(request: Request) -> str:
-    return f"{request.call_id}|{request.cseq}|{request.from_.tag}"
+
+def _of(request: Request, to: Address) -> str:
+    return f"{request.call_id}|{request.cseq}|{request.from_.tag}|{to}"

@@ -43,6 +43,8 @@ class Strays:
             return
         await self._survivor.take_over(stored.as_id)
         after = await self._dialogs.find(request.to.tag)
-        if after is None or after.as_id == stored.as_id:
+        if after is None or not after.group_id:  # one of no broadcast (a PIN was being asked) nobody goes on with
+            raise Rejected(481)
+        if after.as_id == stored.as_id:
             raise Rejected(503, headers=(("Retry-After", "2"),))
         self._serve(tx, request, admitted.flow)

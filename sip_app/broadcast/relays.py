@@ -59,10 +59,10 @@ class RelayPool:
             link = self.home(near) if near is not None else self._idlest()
             if link is not None:
                 self._homes[group] = link.relay_id
-        if link is None:
-            raise RelayUnavailable(f"no relay holds {command.group_id}")
         answered = False
         try:
+            if link is None:
+                raise RelayUnavailable(f"no relay holds {command.group_id}")
             reply = await link.call(command, kind)
             answered = True
             return reply

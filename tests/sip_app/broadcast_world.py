@@ -273,6 +273,7 @@ class BroadcastWorld:
         self.phones: list[MediaPhone] = []
         self.journal: list[tuple[str, bool]] = []
         """What happened, and whether the relay still had media then."""
+        self.other_relays: list[Address] = []
         self.epoch = 0
         self.running = self.relay_running = False
 
@@ -308,7 +309,10 @@ class BroadcastWorld:
         self.epoch += 1
         address = Address("127.0.0.1", config.relay.control_port)
         self.link = RelayLink(self.reactor, address, Hello(self.as_id, self.epoch, ""), config.control)
-        self.service = Broadcasting(config, ports, RelayPool([self.link]), self.as_id)
+        others = [
+            RelayLink(self.reactor, at, Hello(self.as_id, self.epoch, ""), config.control) for at in self.other_relays
+        ]
+        self.service = Broadcasting(config, ports, RelayPool([self.link, *others]), self.as_id)
         self.calls = BroadcastCalls(self.service)
         self.recorder = CallRecorder(self.service, store.call_records)
         self.server = ApplicationServer(config, ports, self.calls, self.reactor, as_id=self.as_id, timers=QUICK)
@@ -317,9 +321,9 @@ class BroadcastWorld:
         self.door.guard = self.server.guard
         await self.calls.restore(self.server.endpoint.restore)
         await self.recorder.resume()
-        self.link.start(self.calls)
+        self.service.link.start(self.calls)
         if relay:
-            await asyncio.wait_for(self.link.settled.wait(), PATIENCE)
+            await asyncio.wait_for(self.service.link.settled(), PATIENCE)
         await self.server.start()
         if self.lease is not None:
             self.cluster = Cluster(store.nodes, self.as_id, self.lease)
@@ -340,7 +344,7 @@ class BroadcastWorld:
         await self.server.stop()
         if self.lease is not None:
             await self.cluster.leave()
-        await self.link.stop()
+        await self.service.link.stop()
         await self.recorder.close()
         await self.store.close()
 
@@ -354,7 +358,7 @@ class BroadcastWorld:
         self.server.endpoint.dialogs.clear()
         self.server.endpoint.early.clear()
         await self.server.stop()
-        await self.link.stop()
+        await self.service.link.stop()
         await self.door.stop()
         await self.store.close()
 
