@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from lxml import etree
+from prometheus_client import REGISTRY
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import DOMAIN
 
@@ -461,6 +462,7 @@ def test_entities_and_deep_nests_are_refused(tmp_path: Path) -> None:
         for body in (outside, deep):
             reply = await world.bob.put(body, f"{SERVICE}/NoReplyTimer")
             assert problem(reply) == "no-parent" or b"root:" not in reply[2]
+        assert REGISTRY.get_sample_value("dialcast_sip_limited_total", {"limit": "xcap.max_depth"})
         assert await world.rules() is None
 
     run(tmp_path, scenario)
