@@ -17,7 +17,7 @@ async def two_servers(
 ) -> AsyncIterator[tuple[BroadcastWorld, BroadcastWorld]]:
     """as1 and as2; each learns at once what the other writes. With `edge`, 127.0.0.5 is an edge proxy of both."""
     sip: dict[str, Any] = {"port": 0, "requests_per_second": 5000, "edge_proxies": [EDGE] if edge else []}
-    settings = {"sip": sip, "store": {"commit_interval_ms": 0, "cache_seconds": 0}}
+    settings: dict[str, Any] = {"sip": sip, "store": {"commit_interval_ms": 0, "cache_seconds": 0}}
     settings["domain_aliases"] = [EDGE] if edge else []
     service = {"orphan_grace": 5} | service
     async with broadcasting(folder, config=settings, as_id="as1", lease=LEASE, **service) as first:

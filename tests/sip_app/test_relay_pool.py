@@ -43,7 +43,7 @@ class Link(RelayLink):
             raise RelayUnavailable("down")
         self.asked.append(command)
         if self.refuses:
-            raise ControlError("capacity", "full")
+            raise ControlError("limit", "full")
         return Done() if kind is Done else LegInfo("l1", ())
 
 

@@ -208,7 +208,8 @@ class Phone(asyncio.DatagramProtocol):
                 self.writer.write(self.web.send(WebRequest(host="server", target="/", subprotocols=["sip"])))
                 while self.web.state is not ConnectionState.OPEN:
                     self.web.receive_data(await reader.read(4096))
-                    assert list(self.web.events()) == [AcceptConnection(subprotocol="sip")]
+                    (accepted,) = self.web.events()
+                    assert isinstance(accepted, AcceptConnection) and accepted.subprotocol == "sip", accepted
             self.reading = loop.create_task(self._read(reader))
         self.timer = loop.create_task(self._tick())
 

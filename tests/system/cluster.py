@@ -94,7 +94,8 @@ class PostgreSQL:
 class Edge:
     """Kamailio with the configuration we ship, in front of application servers (HOST:PORT each)."""
 
-    def __init__(self, folder: Path, servers: Sequence[str]) -> None:
+    def __init__(self, folder: Path, servers: Sequence[str], *switches: str) -> None:
+        """`switches` are more definitions of the configuration."""
         program = shutil.which("kamailio")
         if program is None:
             raise ProcessError("kamailio is not installed: apt-get install kamailio")
@@ -102,20 +103,24 @@ class Edge:
         (folder / "dispatcher.list").write_text("".join(f"1 sip:{server}\n" for server in servers))
         self.address = f"{EDGE_HOST}:{free_ports()}"
         """The same port by UDP and TCP."""
+        self.serving = b"SIP/2.0 2"
+        """How its answer to OPTIONS begins once it is ready."""
         self._log = folder / "kamailio.log"
         self._command = [program, "-DD", "-f", str(EDGE_CONFIGURATION), "-m", "64", "-Y", str(folder)]
         self._command += ["-A", "WITH_TCP", "-A", f"EDGE_TCP=tcp:{self.address}", "-A", f"EDGE=udp:{self.address}"]
-        self._command += ["-A", f'SERVERS="{folder}/dispatcher.list"']
+        for switch in (f'SERVERS="{folder}/dispatcher.list"', *switches):
+            self._command += ["-A", switch]
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         host, _, port = self.address.partition(":")
         deadline = time.monotonic() + 15
-        while not _answers_options(host, int(port)):
+        while not _options(host, int(port)).startswith(self.serving):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self.__exit__(None, None, None)
                 raise ProcessError(f"kamailio did not start: {self._log.read_text()[-3000:]}")
+            time.sleep(0.05)
         return self
 
     def __exit__(
@@ -131,8 +136,8 @@ class Edge:
             self._process.wait()
 
 
-def _answers_options(host: str, port: int) -> bool:
-    """True once the edge reaches a server: it passes OPTIONS on and brings the answer back."""
+def _options(host: str, port: int) -> bytes:
+    """What the edge answers to OPTIONS: it passes them on. Nothing if it takes long."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         probe.settimeout(0.3)
@@ -149,10 +154,10 @@ def _answers_options(host: str, port: int) -> bool:
         ]
         probe.sendto("\r\n".join([*lines, "", ""]).encode(), (host, port))
         try:
-            return probe.recv(2000).startswith(b"SIP/2.0 2")
+            return probe.recv(2000)
         except (TimeoutError, ConnectionRefusedError):
             time.sleep(0.1)
-            return False
+            return b""
 
 
 class Relay(Evented):
