@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 Kind = Literal["invite client", "client", "invite server", "server"]
 State = Literal["new", "calling", "trying", "proceeding", "accepted", "completed", "confirmed", "terminated"]
 Cause = Literal[
-    "1xx", "2xx", "failure", "send 1xx", "send 2xx", "send failure", "send once", "request", "ack", "retry", "expire", "error"
+    "1xx", "2xx", "failure", "send 1xx", "send 2xx", "send failure", "send once", "request", "ack", "retry", "expire",
+    "error",
 ]  # fmt: skip
 Action = Literal[
     "send", "resend", "trying", "pass", "ack", "cancel", "give up", "extend", "timeout", "fail"
