@@ -4,7 +4,7 @@ import typer
 
 from dialcast.configured import ConfigFile, loaded
 
-NEEDS_PHONE = "needs the softphone's libraries: pip install 'dialcast[phone]' (there is no {})"
+NEEDS_PHONE = "needs the softphone's libraries: pip install '.[phone]' in the checkout (there is no {})"
 
 try:
     from terminal_client.cli import phone

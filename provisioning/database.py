@@ -11,12 +11,14 @@ the caller was cancelled meanwhile. A change by another process (SQLite: PRAGMA 
 """
 
 import asyncio
+import fcntl
 import os
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,6 +35,8 @@ MAX_BATCH = 1_000
 """Operations in one transaction: bounds how long the first of them waits for the last."""
 MAX_WAITING = 50_000
 """Operations waiting before new ones are refused: the disk is hopelessly behind."""
+LOCK_FILE = "server.pid"
+"""In the data directory: locked by the server that uses it, and its process id."""
 LOCK_TIMEOUT = 5.0
 """Seconds a SQLite transaction waits for another process's."""
 PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5000}
@@ -238,7 +242,8 @@ def _engine(location: str | URL) -> Engine:
     except ArgumentError:  # its text may quote the URL, password and all
         raise StoreError("store.url is no database URL, like postgresql+psycopg://user:password@host/name") from None
     except ImportError as error:
-        raise StoreError(f"store.url needs a driver that is not installed: {error}") from None
+        extra = ": pip install '.[postgresql]' in the checkout" if error.name == "psycopg" else ""
+        raise StoreError(f"store.url needs a driver that is not installed ({error}){extra}") from None
     if engine.dialect.name == "sqlite":
         if url.database and url.database != ":memory:" and not url.query:
             private_file(Path(url.database))
@@ -267,6 +272,32 @@ def private_directory(path: Path) -> None:
             path.chmod(0o700)
     except OSError as error:
         raise StoreError(f"data directory {path}: {error.strerror}") from None
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """The data directory is one server's: a second one in it would take the first one's calls for its own.
+
+    Raises StoreError. The lock goes with the process, however that ends.
+    """
+    path = directory / LOCK_FILE
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "another"
+            raise StoreError(
+                f"data directory {directory}: in use by process {holder}; stop that, or choose another with data_dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def private_file(path: Path) -> None:

@@ -30,6 +30,9 @@ ANONYMOUS = "anonymous@anonymous.invalid"
 MAX_WAITING = 1_000
 """Refusals that wait at a time; beyond it they are answered at once."""
 
+MAX_CLAIM = 200
+"""Characters of a From that was refused which the log shows."""
+
 log = structlog.get_logger("sip_app.identity")
 
 
@@ -92,9 +95,10 @@ class Identity:
             raise self.challenged(request, admitted.client.host)
         aor = await self._authenticate(admitted, given, home)
         names = (request.from_.uri, request.to.uri) if registering else (request.from_.uri,)
-        if any(self._plan.aor(uri, home) != aor for uri in names):
-            log.warning("identity.mismatch", aor=aor, peer=str(admitted.client))
-            raise Rejected(403, "From Is Not You")
+        for uri in names:
+            if self._plan.aor(uri, home) != aor:
+                log.warning("identity.mismatch", aor=aor, claimed=str(uri)[:MAX_CLAIM], peer=str(admitted.client))
+                raise Rejected(403, "From Is Not You" if self._plan.ours(uri) else "Domain In From Is Not Served Here")
         return Caller(aor, number_of(aor), True, admitted.client)
 
     async def _authenticate(self, admitted: Admitted, given: AuthParams, home: str) -> str:

@@ -1,11 +1,15 @@
 """The tables and statements are ones any database takes."""
 
+import asyncio
+import sys
+
 import pytest
 from sqlalchemy import Dialect, create_engine, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from provisioning import schema
+from provisioning.database import Database, StoreError
 
 DIALECTS: list[type[Dialect]] = [postgresql.dialect, mysql.dialect, sqlite.dialect]
 
@@ -39,3 +43,11 @@ def test_a_schema_is_applied_twice_without_harm() -> None:
         schema.apply_schema(connection)
         assert connection.execute(select(schema.facts)).all() == [("schema_version", str(schema.SCHEMA_VERSION))]
     engine.dispose()
+
+
+def test_where_the_postgresql_driver_is_missing_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"pip install '\.\[postgresql\]'"):
+        asyncio.run(Database.open("postgresql+psycopg://dialcast@127.0.0.1/dialcast"))
