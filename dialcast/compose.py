@@ -32,6 +32,8 @@ RELAY_WAIT = 2.0
 """Seconds a starting server waits for its relay, so that it knows what is left before the first call."""
 GC_THRESHOLDS = (100_000, 50, 1000)
 """Messages make many short-lived objects and hardly a cycle: collecting seldom saves 5 to 8 % of the CPU."""
+GIVE_UP_AFTER = 15.0
+"""Seconds an orderly stop may take in all."""
 STOP_WITHIN = 4.5
 """Seconds all broadcasts may take to end when the server stops; with the last dialogs and writes less than 8."""
 
@@ -62,7 +64,7 @@ def run(main: Callable[[Process], Awaitable[None]], source: Source, *, supervise
     reactor: Any = installed  # the module poses as the interfaces it implements; mypy sees only those
     process = Process(reactor, source, supervised)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, process.stop.set)
+        loop.add_signal_handler(number, _asked_to_stop, loop, process.stop, not supervised)
     loop.add_signal_handler(signal.SIGHUP, process.hung_up.set)
     if supervised:
         os.set_blocking(sys.stdin.fileno(), False)
@@ -90,10 +92,18 @@ def run(main: Callable[[Process], Awaitable[None]], source: Source, *, supervise
 
 
 async def serve_as(config: Config, process: Process) -> None:
-    """The application server: store, relay link, SIP, operator's door. Raises ConfigError or OSError at start."""
+    """The application server, alone in its data directory. Raises ConfigError or OSError at start."""
+    from provisioning.database import held, private_directory
+
+    private_directory(config.data_path)
+    with held(config.data_path):
+        await _serve_as(config, process)
+
+
+async def _serve_as(config: Config, process: Process) -> None:
+    """Store, relay link, SIP, operator's door. A start that fails leaves the calls it found as they are."""
     from dialcast.operated_server import OperatedServer
     from dialcast.operating import operating
-    from provisioning.database import private_directory
     from provisioning.store import Store
     from provisioning.subscribers import provision
     from sip_app.broadcast.following import attach
@@ -112,7 +122,6 @@ async def serve_as(config: Config, process: Process) -> None:
     if not config.control.relays:
         raise ConfigError("control.connect: no relay to dial: set HOST:PORT of `dialcast relay`, or use `dialcast up`")
     reactor = process.reactor
-    private_directory(config.data_path)
     store = await Store.open(config)
     await provision(store, config)
     ports = Ports(
@@ -140,6 +149,7 @@ async def serve_as(config: Config, process: Process) -> None:
     xcap = XcapServer(config, ports, reactor, server.guard)
     operated = OperatedServer(config, store, server, service, xcap)
     beside: list[asyncio.Task[None]] = []
+    serving = False
     try:
         if cluster is not None:
             await cluster.claim_name(Address(config.sip.advertised_host or config.sip.bind, config.sip.port))
@@ -149,6 +159,7 @@ async def serve_as(config: Config, process: Process) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(link.settled(), RELAY_WAIT)
         await server.start()
+        serving = True
         if cluster is not None:
             calls.elsewhere = Takeover(calls, cluster, server.endpoint.restore, server.endpoint.abandon)
             await server.join(cluster, calls.elsewhere)
@@ -165,8 +176,9 @@ async def serve_as(config: Config, process: Process) -> None:
     finally:
         for task in beside:
             task.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(calls.stop(), STOP_WITHIN)
+        if serving:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(calls.stop(), STOP_WITHIN)
         await door.stop()
         await xcap.stop()
         await server.stop()
@@ -229,9 +241,25 @@ async def _reloaded_by_hand(reloader: Reloader, *, supervised: bool) -> dict[str
     return {"ok": True, "changed": result.changed, "restart": result.restart}
 
 
+def _asked_to_stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, by_hand: bool) -> None:
+    """Asked once: stop in order, within a time. Asked again by hand: at once. A supervisor's child is asked thrice."""
+    if not stop.is_set():
+        stop.set()
+        loop.call_later(GIVE_UP_AFTER, _give_up)
+    elif by_hand:
+        _give_up()
+
+
+def _give_up() -> None:
+    """End now, and say what was still waited for; what was acknowledged is in the store already."""
+    waiting = sorted({getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks()})
+    log.error("process.stopped_hard", waiting_for=waiting)
+    os._exit(1)
+
+
 def _until_orphaned(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     """Standard input is readable: only its end means anything, and it means stop."""
     with contextlib.suppress(BlockingIOError):
         if not os.read(sys.stdin.fileno(), 4096):
             loop.remove_reader(sys.stdin.fileno())
-            stop.set()
+            _asked_to_stop(loop, stop, False)
