@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from protocols.printable import printable
+from provisioning.commands import ConfigFile, DataDir, load, one_line_errors
 from provisioning.config import OPERATOR_SOCKET
 
 TIMEOUT = 15.0
 """Seconds to wait for the answer: stopping a broadcast with many viewers takes a while."""
 
 live_app = typer.Typer(no_args_is_help=True, help="See and stop the broadcasts of the server on this host.")
-DataDir = Annotated[Path, typer.Option(help="The server's data directory.", envvar="DIALCAST_DATA_DIR")]
 
 
 class NoServerError(Exception):
@@ -36,38 +36,48 @@ def ask(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise NoServerError(
-            f"no server answers at {path} ({why}): is `dialcast up` running, and is --data-dir its own?"
+            f"no server answers at {path} ({why}): is `dialcast up` running? "
+            "Name its folder or its configuration: --data-dir FOLDER, or -c FILE (or DIALCAST_CONFIG=FILE)"
         ) from None
     return answer
 
 
-def _command(data_dir: Path, request: dict[str, str]) -> dict[str, Any]:
-    """The answer; without a server, or when it refuses, the reason on stderr and exit status 1."""
+def _command(config_file: Path | None, data_dir: Path | None, request: dict[str, str]) -> dict[str, Any]:
+    """The answer; without a server, or when it refuses, the reason on stderr and exit status 1.
+
+    A folder that is named is enough: the server can be asked whatever is wrong with its file.
+    """
+    with one_line_errors():
+        folder = data_dir or load(config_file, None).data_path
     try:
-        answer = ask(data_dir, request)
+        answer = ask(folder, request)
     except NoServerError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(f"dialcast: {error}", err=True)
         raise typer.Exit(1) from None
     if not answer["ok"]:
-        typer.echo(answer["error"], err=True)
+        typer.echo("\n".join(f"dialcast: {line}" for line in answer["error"].splitlines()), err=True)
         raise typer.Exit(1)
     return answer
 
 
 @live_app.command("list")
 def list_live(
-    data_dir: DataDir = Path("dialcast-data"),
+    config_file: ConfigFile = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
 ) -> None:
     """List who is live, since when, and who watches."""
-    broadcasts = _command(data_dir, {"command": "list"})["broadcasts"]
+    broadcasts = _command(config_file, data_dir, {"command": "list"})["broadcasts"]
     if as_json:
         typer.echo(json.dumps(broadcasts))
         return
     if not broadcasts:
         typer.echo("nobody is live")
         return
-    table = Table("number", "state", "for", "viewers", "media", "forwarded", "server")
+    table = Table("number", "state", "for", "viewers", "media", "forwarded", box=None, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap = column.header != "viewers"
+    table.add_column("server", overflow="fold")
     numbers = [row["number"] for row in broadcasts]
     for row in broadcasts:
         minutes, seconds = divmod(int(row["seconds"]), 60)
@@ -87,27 +97,28 @@ def list_live(
     Console(markup=False, highlight=False).print(table)
 
 
-def reload(data_dir: DataDir = Path("dialcast-data")) -> None:
+def reload(config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Have the server on this host read its configuration again; no call is dropped.
 
     Tells what changed, and what would need a restart. A file with a mistake changes nothing: status 1.
     """
-    answer = _command(data_dir, {"command": "reload"})
+    answer = _command(config_file, data_dir, {"command": "reload"})
     typer.echo(f"changed: {', '.join(answer['changed']) or 'nothing'}")
     if answer["restart"]:
         typer.echo(f"at the next restart only: {', '.join(answer['restart'])}")
 
 
 def blocks(
-    data_dir: DataDir = Path("dialcast-data"),
+    config_file: ConfigFile = None,
+    data_dir: DataDir = None,
     lift: Annotated[str, typer.Option(help="End the block of this address or account.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
 ) -> None:
     """List the addresses and accounts that are blocked, and why; or lift one block."""
     if lift:
-        typer.echo(f"lifted {_command(data_dir, {'command': 'lift', 'who': lift})['who']}")
+        typer.echo(f"lifted {_command(config_file, data_dir, {'command': 'lift', 'who': lift})['who']}")
         return
-    answer = _command(data_dir, {"command": "blocks"})
+    answer = _command(config_file, data_dir, {"command": "blocks"})
     if as_json:
         typer.echo(json.dumps(answer["blocks"]))
     elif not answer["blocks"]:
@@ -123,8 +134,9 @@ def blocks(
 def stop_live(
     number: Annotated[str, typer.Argument(help="The broadcaster's number.")],
     reason: Annotated[str, typer.Option(help="What the broadcaster and the viewers are told.")] = "",
-    data_dir: DataDir = Path("dialcast-data"),
+    config_file: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Stop a broadcast: forwarding is withdrawn, everybody's call ends with the reason."""
-    answer = _command(data_dir, {"command": "stop", "number": number, "reason": reason})
+    answer = _command(config_file, data_dir, {"command": "stop", "number": number, "reason": reason})
     typer.echo(f"stopped {answer['number']} ({answer['viewers']} viewers)")

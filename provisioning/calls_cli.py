@@ -70,12 +70,12 @@ def _moment(text: str, now: float) -> float:
 
 def _table(found: Sequence[CallRecord]) -> Table:
     """Fits 80 columns: `1001` broadcast, `1002 > 1001` watched."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("began", no_wrap=True)
     table.add_column("who", overflow="fold")
     for name in ("lasted", "received", "sent", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("end")
+    table.add_column("end", min_width=15)  # "Broadcast ended" in one line
     for record in found:
         table.add_row(*_cells(record))
     return table

@@ -23,9 +23,11 @@ from provisioning.subscribers import SubscriberError
 T = TypeVar("T")
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", envvar="DIALCAST_CONFIG", help="Configuration file.")
+    Path | None, typer.Option("--config", "-c", metavar="FILE", envvar="DIALCAST_CONFIG", help="Configuration file.")
 ]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory; wins over the configuration.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Data directory; wins over the configuration.")
+]
 
 
 @contextmanager

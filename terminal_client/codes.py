@@ -14,6 +14,12 @@ CODES = (
     ("#21#", "stop forwarding, remember the number"),
     ("##21#", "stop forwarding and forget the number"),
     ("*#21#", "ask whether my calls are forwarded"),
+    ("*67*NUMBER#", "forward calls while I am busy; **67, *67#, #67#, ##67#, *#67# as above"),
+    ("*61*NUMBER#", "forward calls I do not answer; the others as above"),
+    ("*61*NUMBER**SECONDS#", "the same after 5, 10, ... 30 seconds of ringing"),
+    ("*62*NUMBER#", "forward calls while I cannot be reached; the others as above"),
+    ("*004*NUMBER#", "forward calls in all three cases (67, 61, 62); the others as above"),
+    ("##002#", "stop all forwarding and forget the numbers; *002*NUMBER# sets all at once"),
 )
 CODE_SECONDS = 5.0
 
