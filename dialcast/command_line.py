@@ -3,16 +3,18 @@
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from dialcast.configured import ConfigFile, loaded
+from dialcast.configured import ConfigFile, Overrides, loaded
 from dialcast.interrupts import interruptible
 from dialcast.lazy_commands import LazyCommands
 from provisioning.loader import load_config
+from provisioning.named_files import EVERYTHING, RELAY
 
 app = typer.Typer(
     cls=LazyCommands,
@@ -24,23 +26,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
-Level = Literal["debug", "info", "warning", "error"]
+Bind = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Address to listen on: signalling of a server, media of a relay.")
+]
+SipPort = Annotated[int | None, typer.Option(metavar="PORT", help="SIP port, UDP and TCP; 0 takes a free one.")]
+DataDir = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Directory of database and control socket.")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None, typer.Option(help="What is logged, and what is worse.")
+]
+LogFormat = Annotated[Literal["console", "json"] | None, typer.Option(help="How it is logged.")]
+
+
+def _given(options: Mapping[str, object | None]) -> Overrides:
+    """What of this was given on the command line, by key of the configuration."""
+    return {
+        key: str(value) if isinstance(value, Path) else value for key, value in options.items() if value is not None
+    }
 
 
 @app.command(short_help="Run an application server and a relay together.")
 def up(
     config: ConfigFile = None,
-    bind: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on, for signalling and media.")
-    ] = None,
-    sip_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="SIP port, UDP and TCP; 0 takes a free one.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Directory of database and control socket.")
-    ] = None,
-    log_level: Annotated[Level | None, typer.Option(help="What is logged, and what is worse.")] = None,
-    log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="How it is logged.")] = None,
+    bind: Bind = None,
+    sip_port: SipPort = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run an application server and a relay together, each restarted if it dies.
 
@@ -54,40 +65,65 @@ def up(
         from dialcast.logs import configure
         from dialcast.supervisor import supervise
 
-    wanted: dict[str, object | None] = {
-        "sip.bind": bind,
-        "relay.bind": bind,
-        "sip.port": sip_port,
-        "data_dir": str(data_dir) if data_dir else None,
-        "log.level": log_level,
-        "log.format": log_format,
-    }
-    overrides = {key: value for key, value in wanted.items() if value is not None}
-    settings = loaded(config, overrides)
+    overrides = _given(
+        {
+            "sip.bind": bind,
+            "relay.bind": bind,
+            "sip.port": sip_port,
+            "data_dir": data_dir,
+            "log.level": log_level,
+            "log.format": log_format,
+        }
+    )
+    settings = loaded(config, overrides, EVERYTHING)
     configure(settings.log, "up")
     environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
     if config is not None:
         environment["DIALCAST_CONFIG"] = str(config)
-    source = partial(load_config, config, overrides=overrides)
+    source = partial(load_config, config, overrides=overrides, needed=EVERYTHING)
     raise typer.Exit(asyncio.run(supervise(environment, settings, source)))
 
 
 @app.command("as", short_help="Run an application server alone.")
-def application_server(config: ConfigFile = None, supervised: Supervised = False) -> None:
+def application_server(
+    config: ConfigFile = None,
+    bind: Bind = None,
+    sip_port: SipPort = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    supervised: Supervised = False,
+) -> None:
     """Run an application server alone; control.connect names its relay."""
-    with interruptible():
-        from dialcast.compose import start
-
-    raise typer.Exit(start("as", loaded(config), partial(load_config, config), supervised=supervised))
+    given = {
+        "sip.bind": bind,
+        "sip.port": sip_port,
+        "data_dir": data_dir,
+        "log.level": log_level,
+        "log.format": log_format,
+    }
+    _start("as", config, _given(given), EVERYTHING, supervised)
 
 
 @app.command(short_help="Run a media relay alone.")
-def relay(config: ConfigFile = None, supervised: Supervised = False) -> None:
+def relay(
+    config: ConfigFile = None,
+    bind: Bind = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    supervised: Supervised = False,
+) -> None:
     """Run a media relay alone; prints the address application servers dial."""
+    given = {"relay.bind": bind, "log.level": log_level, "log.format": log_format}
+    _start("relay", config, _given(given), RELAY, supervised)
+
+
+def _start(part: str, config: Path | None, overrides: Overrides, needed: tuple[str, ...], supervised: bool) -> None:
     with interruptible():
         from dialcast.compose import start
 
-    raise typer.Exit(start("relay", loaded(config), partial(load_config, config), supervised=supervised))
+    source = partial(load_config, config, overrides=overrides, needed=needed)
+    raise typer.Exit(start(part, loaded(config, overrides, needed), source, supervised=supervised))
 
 
 @app.command(short_help="Show a whole broadcast: three viewers, measured and judged.")

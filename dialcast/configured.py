@@ -22,10 +22,13 @@ ConfigFile = Annotated[
 Overrides = dict[str, object]
 
 
-def loaded(path: Path | None, overrides: Overrides | None = None) -> Config:
-    """The configuration; mistakes are told one a line, and end the command with status 2."""
+def loaded(path: Path | None, overrides: Overrides | None = None, needed: tuple[str, ...] = ()) -> Config:
+    """The configuration; mistakes are told one a line, and end the command with status 2.
+
+    `needed` are the parts whose files must be there, as for `load_config`.
+    """
     try:
-        return load_config(path, overrides=overrides)
+        return load_config(path, overrides=overrides, needed=needed)
     except ConfigError as error:
-        typer.echo("\n".join(error.problems), err=True)
+        typer.echo("\n".join(f"dialcast: {problem}" for problem in error.problems), err=True)
         raise typer.Exit(2) from None

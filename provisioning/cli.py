@@ -21,6 +21,7 @@ from provisioning.commands import (
     with_store,
 )
 from provisioning.loader import load_config
+from provisioning.named_files import EVERYTHING
 from provisioning.reference import sample_yaml
 from provisioning.subscribers import (
     add_subscriber,
@@ -45,9 +46,12 @@ def check(
         Path | None, typer.Argument(envvar="DIALCAST_CONFIG", help="Configuration file; none: defaults.")
     ] = None,
 ) -> None:
-    """Name every mistake in a configuration file (with the environment on top) by line and key."""
+    """Name every mistake in a configuration file (with the environment on top) by line and key.
+
+    The files, the data directory and the database driver it names are looked at, too.
+    """
     with one_line_errors():
-        config = load_config(file)
+        config = load_config(file, needed=EVERYTHING)
     names = f"domain{'s' * bool(config.domains)} {', '.join(domain.name for domain in config.all_domains)}"
     typer.echo(f"{file or 'defaults'}: ok, {names}, {len(config.subscribers)} subscribers")
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from provisioning.config import Config, Section
+from provisioning.named_files import unusable
 
 ENVIRONMENT_PREFIX = "DIALCAST_"
 YAML_TAG = "tag:yaml.org,2002:"
@@ -61,9 +62,11 @@ def load_config(
     path: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
+    needed: tuple[str, ...] = (),
 ) -> Config:
     """The configuration of a YAML file (None: defaults), under `DIALCAST_<SECTION>__<FIELD>` environment variables
     (values in YAML; None: the process's), under `overrides` by dotted key, which come from the command line.
+    `needed` are the parts whose files are looked at, too (`named_files`).
 
     Raises ConfigError naming every mistake with its line, variable or option.
     """
@@ -76,11 +79,14 @@ def load_config(
         _put(tree, key, _value(variables[name], name), name, places)
     for dotted, value in (overrides or {}).items():
         _put(tree, tuple(dotted.split(".")), value, "command line", places)
+    where = str(path) if path else "configuration"
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
-        where = str(path) if path else "configuration"
         raise ConfigError(*(_problem(detail, places, where) for detail in error.errors())) from None
+    if lacking := [f"{places.get(key, where)}: {_dotted(key)}: {why}" for key, why in unusable(config, needed)]:
+        raise ConfigError(*lacking)
+    return config
 
 
 def _read_file(path: Path, places: dict[Key, str]) -> dict[str, Any]:
