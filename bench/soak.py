@@ -218,6 +218,11 @@ def main() -> int:
     failed: dict[str, int] = {}
     before: Sample = {}
     machine = described()
+    total = chosen.warm_up + 60 * chosen.minutes + 2 * REST
+    print(
+        f"about {total / 60:.1f} minutes: {chosen.warm_up:g} s warm-up, {chosen.minutes:g} min load, a rest after each",
+        flush=True,
+    )
     try:
         with OwnServer() as target, _others(target):
             for doing, seconds in (("warm-up", chosen.warm_up), ("load", 60 * chosen.minutes)):
@@ -240,12 +245,22 @@ def main() -> int:
     requests = after[REQUESTS] - before[REQUESTS]
     print(f"a request: {(after[BLOCKS] - before[BLOCKS]) / requests:.2f} Python blocks,", end=" ")
     print(f"{(after[MEMORY] - before[MEMORY]) / requests:.0f} bytes of memory")
-    if wrong := {scenario: count for scenario, count in failed.items() if count}:
-        print("failed: " + ", ".join(f"{count} {scenario}" for scenario, count in wrong.items()))
+    wrong = {scenario: count for scenario, count in failed.items() if count}
     if chosen.json is not None:
         story = {"samples": samples, "failed": failed, "grown": beyond, "machine": machine}
         chosen.json.write_text(json.dumps(story, indent=2) + "\n")
+    print(verdict(beyond, wrong))
     return 1 if beyond or wrong else 0
+
+
+def verdict(beyond: dict[str, str], wrong: dict[str, int]) -> str:
+    """The last line: what is `beyond` its bound, and how many calls of which scenario went `wrong`."""
+    told = []
+    if wrong:
+        told.append("calls that failed: " + ", ".join(f"{count} {scenario}" for scenario, count in wrong.items()))
+    if beyond:
+        told.append("left behind: " + ", ".join(f"{name} ({bound})" for name, bound in beyond.items()))
+    return "; ".join(told) or "nothing left behind, no call failed"
 
 
 if __name__ == "__main__":

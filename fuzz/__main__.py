@@ -1,10 +1,12 @@
 """`python -m fuzz [--seconds N] [--only NAME] [--jobs N]`: fuzz every parser, then a table.
 
-Exit status 1 on a finding.
+Each harness says a line when it is done. Exit status 1 on a finding.
 """
 
+import math
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
@@ -16,24 +18,55 @@ from fuzz.registry import TARGETS
 from fuzz.run import Outcome, fuzz
 from fuzz.target import ROOT
 
+CORES = os.cpu_count() or 1
+DEFAULT_SECONDS = 60
+
+
+def lasting(harnesses: int, seconds: int, jobs: int) -> str:
+    """How long so many harnesses take, for people."""
+    total = math.ceil(harnesses / jobs) * seconds
+    many = f"{harnesses} harness{'es' * (harnesses > 1)}"
+    return f"{many}, {jobs} at a time: " + (f"{total} s" if total < 100 else f"{total / 60:.0f} minutes")
+
+
+ALL_OF_IT = f"Without options: {lasting(len(TARGETS), DEFAULT_SECONDS, CORES)}."
+
 
 def main(
-    seconds: Annotated[int, typer.Option(min=1, help="Seconds for each harness.")] = 60,
+    seconds: Annotated[int, typer.Option(min=1, help=f"Seconds for each harness. {ALL_OF_IT}")] = DEFAULT_SECONDS,
     only: Annotated[list[str] | None, typer.Option(help="A harness, may be repeated; all if not given.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Harnesses at a time.")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Harnesses at a time.")] = CORES,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable; 0 takes a random one.")] = 0,
 ) -> None:
     """Fuzz every parser with coverage guidance."""
     unknown = [name for name in only or () if name not in TARGETS]
     if unknown:
         raise typer.BadParameter(f"no harness {', '.join(unknown)}; there are: {', '.join(TARGETS)}")
+    names = list(only or TARGETS)
+    print(lasting(len(names), seconds, jobs), flush=True)
+    lock, done = threading.Lock(), 0
+
+    def one(name: str) -> Outcome:
+        nonlocal done
+        outcome = fuzz(TARGETS[name], seconds, seed)
+        with lock:
+            done += 1
+            print(f"[{done}/{len(names)}] {told(outcome)}", flush=True)
+        return outcome
+
     with ThreadPoolExecutor(jobs) as runners:
-        outcomes = list(runners.map(lambda name: fuzz(TARGETS[name], seconds, seed), only or TARGETS))
+        outcomes = list(runners.map(one, names))
     for outcome in outcomes:
         if outcome.failure:
             print(outcome.failure, file=sys.stderr)
     show(outcomes)
     raise typer.Exit(any(outcome.failure or outcome.findings for outcome in outcomes))
+
+
+def told(outcome: Outcome) -> str:
+    """One harness in a line."""
+    found = f"findings: {len(outcome.findings) or 'none'}" if not outcome.failure else "failed"
+    return f"{outcome.name}: {outcome.executed:,} inputs, {outcome.coverage} branches, {found}"
 
 
 def show(outcomes: list[Outcome]) -> None:

@@ -1,6 +1,6 @@
 """What a user asks the phone for, and how a call ended: values shared by the phone's parts and its command line."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +51,21 @@ class Outcome:
     def told(self) -> str:
         """One line for the user; the status of a success explains nothing."""
         return self.words or (f"{self.status} {self.reason}" if self.status >= 300 else self.reason)
+
+
+def advised(outcome: Outcome, dialled: str, own: str, *, service: bool) -> Outcome:
+    """With a remedy in words, where a refusal has one the caller can take."""
+    if outcome.code != REFUSED_CALL or outcome.words or outcome.status in LOST_STATUS:
+        return outcome
+    if dialled == own:
+        remedy = f"{own} is your own number: watch with another, as --number 1002"
+    elif outcome.status != 404:
+        return outcome
+    elif service:
+        remedy = f"{dialled} is no service number there: name one with --service"
+    else:
+        remedy = f"there is no number {dialled}: name the number of who broadcasts"
+    return replace(outcome, words=f"{outcome.told}: {remedy}")
 
 
 def judged(ended: Ended, *, answered: bool, nothing_received: bool) -> Outcome:

@@ -18,6 +18,7 @@ from terminal_client.outcome import (
     REFUSED_REGISTRATION,
     Outcome,
     PhoneOptions,
+    advised,
 )
 from terminal_client.report import CallReport
 from terminal_client.screen import Screen
@@ -59,13 +60,15 @@ class Phone:
         """Dial the service number and be live until hang-up; come back within the grace when the call is lost."""
         media = self._open_media(self._options.line.local_host, self._options.media, "broadcast")
         talk = Talk(self._options, self._screen, self._journal, media, "broadcast")
-        return await self._reported(talk, self._broadcast(talk))
+        outcome = await self._reported(talk, self._broadcast(talk))
+        return advised(outcome, self._options.service, self._options.line.number, service=True)
 
     async def watch(self, number: str) -> Outcome:
         """Call a number and receive until somebody hangs up."""
         media = self._open_media(self._options.line.local_host, self._options.media, "watch")
         talk = Talk(self._options, self._screen, self._journal, media, "watch")
-        return await self._reported(talk, self._once(lambda line: talk.dial(line, number, "recvonly")))
+        outcome = await self._reported(talk, self._once(lambda line: talk.dial(line, number, "recvonly")))
+        return advised(outcome, number, self._options.line.number, service=False)
 
     async def take_calls(self, *, auto: bool, once: bool) -> Outcome:
         """Register and take calls, with sound and picture both ways, until `q` (or after the first with `once`)."""

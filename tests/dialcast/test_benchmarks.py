@@ -1,7 +1,11 @@
 """What the benchmarks make of their figures."""
 
+import pytest
+import typer
+
 from bench.plot import drawn
-from bench.soak import BLOCKS, HELD, MEMORY, REQUESTS, Sample, grown, kinds
+from bench.soak import BLOCKS, HELD, MEMORY, REQUESTS, Sample, grown, kinds, verdict
+from fuzz.__main__ import main as fuzzing
 from sipp_scenarios.scenarios import SCENARIOS
 from sipp_scenarios.sipp import Account
 
@@ -32,3 +36,20 @@ def test_a_picture_leaves_out_rows_with_failures() -> None:
     picture = drawn([row, row | {"server": "other & sons", "counts": False}], "here")
     assert "register, dialcast" in picture
     assert "sons" not in picture
+
+
+def test_the_last_line_of_a_soak_says_whether_it_was_well() -> None:
+    assert verdict({}, {}) == "nothing left behind, no call failed"
+    assert verdict({"dialcast_threads": "at most 9"}, {}) == "left behind: dialcast_threads (at most 9)"
+    assert verdict({}, {"watch": 2}) == "calls that failed: 2 watch"
+
+
+def test_a_fuzzing_run_says_how_long_it_takes_and_what_is_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        fuzzing(seconds=1, only=["sip-uri"], jobs=1, seed=1)
+    assert ended.value.exit_code == 0
+    first, line, *_ = capsys.readouterr().out.splitlines()
+    assert first == "1 harness, 1 at a time: 1 s"
+    assert line.startswith("[1/1] sip-uri: ") and line.endswith("findings: none")

@@ -15,7 +15,7 @@ from terminal_client.codes import is_normal, reason_text
 from terminal_client.journal import Journal
 from terminal_client.media import MediaSession
 from terminal_client.messages import Answer, Answered, Command, Ended, Hangup, Press, Progress, Registration
-from terminal_client.outcome import Outcome, PhoneOptions
+from terminal_client.outcome import REFUSED_CALL, Outcome, PhoneOptions, advised
 from terminal_client.phone import Phone
 from terminal_client.report import CallReport, MediaReport
 from terminal_client.signalling import Call, Line, LineOptions, Lost, RegistrationRefusedError
@@ -520,3 +520,11 @@ def test_reasons_are_read_as_rfc_3326_writes_them() -> None:
     assert (reason_text(""), reason_text("SIP;cause=200")) == ("", "")
     assert is_normal("") and is_normal("Q.850 ;cause=16") and is_normal('SIP;cause=200;text="done"')
     assert not is_normal("Q.850;cause=38") and not is_normal("SIP;cause=503")
+
+
+def test_a_refusal_comes_with_its_remedy() -> None:
+    busy, unknown = Outcome(REFUSED_CALL, 486, "Busy Here"), Outcome(REFUSED_CALL, 404, "Not Found")
+    assert advised(busy, "1001", "1001", service=False).told.startswith("486 Busy Here: 1001 is your own number")
+    assert advised(unknown, "9999", "1001", service=False).told.startswith("404 Not Found: there is no number 9999")
+    assert advised(unknown, "9999", "1001", service=True).told.endswith("name one with --service")
+    assert advised(busy, "1002", "1001", service=False) == busy
