@@ -57,8 +57,13 @@ def deny_viewers(
     _do(number, config_file, data_dir, lambda store, config: deny(store, config, number, viewers))
 
 
-@channel_app.command("pin", short_help="Give a number a PIN that lets in who is not on the list.")
+@channel_app.command(
+    "pin",
+    short_help="Give a number a PIN that lets in who is not on the list.",
+    context_settings={"allow_extra_args": True},
+)
 def pin(
+    context: typer.Context,
     number: NumberArgument,
     pin_stdin: Annotated[bool, typer.Option("--pin-stdin", help="Read the PIN from standard input.")] = False,
     generate: Annotated[bool, typer.Option("--generate", help="Make a random PIN and print it once.")] = False,
@@ -66,6 +71,10 @@ def pin(
     data_dir: DataDir = None,
 ) -> None:
     """Give a number a PIN (4 to 12 digits) that lets in who is not on the list; makes its broadcasts private."""
+    if context.args:  # every process of the host could read it there
+        raise typer.BadParameter(
+            "a PIN is no argument: leave it out to be asked for it, or use --pin-stdin or --generate"
+        )
     with one_line_errors():
         digits = read_secret("PIN", pin_stdin, generate_pin if generate else None)
     _do(number, config_file, data_dir, lambda store, config: set_pin(store, config, number, digits))

@@ -50,6 +50,11 @@ _WORDS = {
 }
 
 
+_NAMING = ("domain", "domain_aliases", "domains", "services", "subscribers")
+_NAMES = {"domain", "domain_aliases", "name", "aliases", "number"}
+"""Top keys and keys whose values are names of domains, and numbers."""
+
+
 class ConfigError(ValueError):
     """The configuration cannot be used; `problems` holds one clear line for each mistake."""
 
@@ -83,7 +88,7 @@ def load_config(
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(*(_problem(detail, places, where) for detail in error.errors())) from None
+        raise ConfigError(*(_problem(detail, places, where, tree) for detail in error.errors())) from None
     if lacking := [f"{places.get(key, where)}: {_dotted(key)}: {why}" for key, why in unusable(config, needed)]:
         raise ConfigError(*lacking)
     return config
@@ -171,18 +176,36 @@ def _put(tree: dict[str, Any], key: Key, value: object, source: str, places: dic
     places[key] = source
 
 
-def _problem(detail: ErrorDetails, places: Mapping[Key, str], where: str) -> str:
+def _problem(detail: ErrorDetails, places: Mapping[Key, str], where: str, tree: dict[str, Any]) -> str:
     key = detail["loc"]
     # A rule over several keys belongs to none of them; its words name them, and the first that was given is the place.
     named = [places[name] for name in _named(detail) if name in places and name != key]
     around = [places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places]
-    known = next(iter([*named, *around]), where)
+    known = next(iter([*_culprit(detail, places, tree), *named, *around]), where)
     if detail["type"] == "extra_forbidden":
         text = f"unknown key{_suggestion(key)}"
     else:
         words = _WORDS.get(detail["type"])
         text = words.format(**detail.get("ctx", {})) if words else detail["msg"]
     return f"{known}: {_dotted(key)}: {text}" if key else f"{known}: {text}"
+
+
+def _culprit(detail: ErrorDetails, places: Mapping[Key, str], tree: dict[str, Any]) -> list[str]:
+    """The place of the last domain or number that a rule over the whole configuration complains of by its name."""
+    if detail["loc"]:
+        return []
+    words = set(re.findall(r"[\w.-]+\w", str(detail.get("ctx", {}).get("error", ""))))
+    leaves = itertools.chain.from_iterable(_leaves(tree.get(name), (name,)) for name in _NAMING)
+    found = [places[key] for key, value in leaves if key in places and value in words and set(key) & _NAMES]
+    return sorted(found, key=lambda place: int(place.rpartition(":")[2]) if ":" in place else 0)[-1:]
+
+
+def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, (*key, name))
 
 
 def _named(detail: ErrorDetails) -> Iterator[Key]:

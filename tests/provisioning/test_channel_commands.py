@@ -213,3 +213,8 @@ def test_a_database_from_before_there_were_policies_is_brought_up(tmp_path: Path
         connection.execute(text("UPDATE facts SET value = '2' WHERE name = 'schema_version'"))
     engine.dispose()
     asyncio.run(touch())
+
+
+def test_a_pin_given_as_an_argument_is_refused_with_the_ways_there_are(dialcast: Command) -> None:
+    refused = dialcast("channel", "pin", "1001", "1234", code=2).stderr
+    assert "--pin-stdin" in refused and "1234" not in refused

@@ -208,3 +208,20 @@ def test_any_text_is_a_configuration_or_a_config_error(tmp_path_factory: pytest.
         load_config(path, {})
     except ConfigError as error:
         assert all("\n" not in problem for problem in error.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("domain: a.org\ndomain_aliases: [a.org]", "dialcast.yaml:2: domains: a.org is given twice"),
+        ("domains:\n- name: b.org\n- name: b.org", "dialcast.yaml:3: domains: b.org is given twice"),
+        ("services:\n- number: 88\n- number: 88", "dialcast.yaml:3: services: number 88 is given twice"),
+        ("services:\n- number: 1001", "dialcast.yaml:2: subscribers: number 1001 is a service number"),
+        (
+            "domains: [{name: b.org}]\nservices:\n- number: 88\n  domain: c.org",
+            "dialcast.yaml:4: domains: c.org, the domain of 88, is not among them",
+        ),
+    ],
+)
+def test_a_name_that_is_in_the_way_is_told_by_its_line(tmp_path: Path, text: str, told: str) -> None:
+    assert problems(tmp_path, text) == (told,)
