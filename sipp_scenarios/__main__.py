@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,6 +22,8 @@ from sipp_scenarios.world import Wishes
 
 SHORT_LOAD = Load(calls=100, rate=20, at_once=200, hold=0.2)
 AT_ONCE = 5
+WIDE = 160
+"""Columns that hold everything a result has."""
 STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 DESCRIPTION = """\
 Plays behaviours of telephones (SIPp, from the Debian package sip-tester) against a dialcast server: flows as they
@@ -100,13 +103,18 @@ def _chosen(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _print_table(results: Sequence[Result], out: Console) -> None:
-    table = Table("behaviour", "what it shows", "by", "result", "seconds", "remark", title="SIPp behaviours")
+    """What each behaviour shows, and where that is written, only where a line is wide enough; --list tells it too."""
+    wide = out.width >= WIDE
+    about = ("what it shows", "by") if wide else ()
+    table = Table(
+        "behaviour", *about, "result", "seconds", "remark", title="SIPp behaviours", box=HEAVY_HEAD if wide else None
+    )
+    table.columns[0].no_wrap = table.columns[-3].no_wrap = True
     for result in results:
         remark = result.remark.strip().splitlines()[0] if result.remark.strip() else ""
-        words = [result.name, result.shows, result.by]
+        words = [result.name, *((result.shows, result.by) if wide else ())]
         outcome = f"[{STYLES[result.outcome]}]{result.outcome}[/]"
         table.add_row(*map(escape, words), outcome, f"{result.seconds:.1f}", escape(remark))
-    out.width = max(out.width, 160)
     out.print(table)
     counts = {kind: sum(result.outcome == kind for result in results) for kind in STYLES}
     out.print(", ".join(f"{number} {kind}" for kind, number in counts.items()))
