@@ -68,5 +68,6 @@ def _no_driver(url: str) -> str | None:
     except NoSuchModuleError:
         return f"there is no database driver {named.drivername!r}; use postgresql+psycopg or sqlite"
     except ImportError as error:
-        return f"the driver of {named.drivername!r} is not installed ({error.name}): pip install 'dialcast[postgresql]'"
+        install = "pip install '.[postgresql]' in the checkout"
+        return f"the driver of {named.drivername!r} is not installed ({error.name}): {install}"
     return None
