@@ -31,7 +31,8 @@ def events(source: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(source.read_text())):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[event, *_]) if level in TOLD:
-                yield from (part.value for part in ast.walk(event) if isinstance(part, ast.Constant))
+                parts = (part.value for part in ast.walk(event) if isinstance(part, ast.Constant))
+                yield from (part for part in parts if isinstance(part, str))
             case ast.Call(
                 func=ast.Name(id="level"), args=[ast.Constant(value=str(name)), *_]
             ):  # log.info or so by case
