@@ -219,9 +219,10 @@ def start(part: str, config: Config, source: Source, *, supervised: bool = False
     try:
         return run(main, source, supervised=supervised)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        print("\n".join(f"dialcast: {problem}" for problem in error.problems), file=sys.stderr)
     except OSError as error:
-        remedy = "; choose another with --sip-port or sip.port" if error.errno == errno.EADDRINUSE else ""
+        key = "--sip-port or sip.port" if part == "as" else "relay.control_port"
+        remedy = f"; choose another with {key}" if error.errno == errno.EADDRINUSE else ""
         print(f"dialcast {part}: {error.strerror or error}{remedy}", file=sys.stderr)
     return 2
 
