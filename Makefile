@@ -27,8 +27,15 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 tools:
 	@sh tests/system/debian_tools.sh
 
+# What runs in one process shares the cores; what measures pictures and whole servers has them for itself.
+ALONE := tests/system tests/terminal_client
 test: install tools
+ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+else
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore %)
+	$(BIN)/python -m pytest $(ALONE)
+endif
 
 lint: install
 	$(BIN)/ruff check .

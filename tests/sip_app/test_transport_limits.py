@@ -287,6 +287,7 @@ def test_a_stun_answer_is_less_than_twice_the_request_on_the_wire(source: Addres
         b"\x00\x01\x00\x04\x21\x12\xa4\x42" + bytes(12) + b"\x00\x24\x00\x00",
         b"\x00\x01\x00\x78\x21\x12\xa4\x42" + bytes(132),
     ],
+    ids=("a byte", "zeros", "indication", "allocate", "cut short", "long"),
 )
 def test_what_is_no_binding_request_gets_nothing(datagram: bytes) -> None:
     assert stun_answer(datagram, Address("192.0.2.1", 5060)) is None

@@ -189,8 +189,10 @@ def until(process: subprocess.Popen[bytes], text: str, within: float) -> None:
     """Reads what the process prints until it has said `text`."""
     assert process.stdout is not None
     deadline, said = time.monotonic() + within, b""
+    heard = select.poll()  # select() knows no descriptor beyond 1,023
+    heard.register(process.stdout, select.POLLIN)
     while text.encode() not in said:
-        readable, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        readable = heard.poll(1000 * max(0.0, deadline - time.monotonic()))
         assert readable, f"no {text!r} in {said!r}"
         said += os.read(process.stdout.fileno(), 65_536)
 
