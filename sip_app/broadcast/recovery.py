@@ -132,6 +132,9 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
     for channel, epoch in legs:
         spoken_to = service.announcements is not None and service.announcements.holds(channel)
         if service.group(channel, epoch) is None and not spoken_to:
+            claim = await service.ports.broadcasts.get(channel)
+            if claim is not None and claim.epoch == epoch and claim.as_id != service.as_id:
+                continue  # another server took it over from us, and has yet to tell the relay
             log.info("relay.stray_group_closed", channel=channel, epoch=epoch)
             await link.call(CloseGroup(channel, epoch), Done)
 

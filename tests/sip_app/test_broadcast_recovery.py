@@ -14,6 +14,7 @@ import sip_app.broadcast.service
 from protocols.control import LegRow
 from protocols.records import Overlay
 from sip_app.broadcast import relay_link
+from sip_app.broadcast.recovery import reconcile
 
 RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
 
@@ -259,5 +260,20 @@ def test_a_relay_that_returns_in_the_middle_of_the_end_does_not_stop_it_halfway(
             await world.start_relay()
             for viewer in viewers:
                 assert await viewer.ended() == RELAY_LOST
+
+    asyncio.run(scenario())
+
+
+def test_a_group_another_server_took_over_is_left_on_the_relay(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            await world.broadcaster()
+            claim = await world.store.broadcasts.get(CHANNEL)
+            assert claim is not None
+            assert await world.store.broadcasts.take_over(replace(claim, as_id="heir"), claim.as_id)
+            group = world.service.open.pop(CHANNEL)
+            await reconcile(world.service, world.link)
+            assert CHANNEL in world.relay.relay.groups.by_id
+            world.service.open[CHANNEL] = group
 
     asyncio.run(scenario())
