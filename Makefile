@@ -43,7 +43,7 @@ lint: install
 	$(BIN)/mypy --strict
 
 fuzz: install
-	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3)
+	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3) $(FUZZ_SEED:%=--seed %)
 
 soak: install tools
 	$(BIN)/python -m bench.soak --warm-up 5 --minutes $(or $(SOAK_MINUTES),0.25)

@@ -26,7 +26,7 @@ _TEL = re.compile(r"tel:(\+?[0-9A-Fa-f*#().-]+)((?:;[^;?\s<>\"\x00-\x20\x7f]*)*)
 _OTHER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):([^\s<>\"\x00-\x20\x7f]+)")
 _NUMBER = re.compile(r"\+?[0-9*#+]+")
 _SEPARATORS = str.maketrans("", "", "-.() ")
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_ESCAPE = re.compile("%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()")
 _USER_SAFE = "-_.!~*'()&=+$,;?/"
 _MUST_MATCH = frozenset(("user", "ttl", "method", "maddr", "transport"))
@@ -198,11 +198,16 @@ def escape_user(text: str) -> str:
 
 
 def _normal(text: str | None) -> str | None:
-    """Escapes of unreserved characters resolved and the others upper case, so that equal parts become equal text."""
+    """Escapes of unreserved characters resolved and the others upper case, so that equal parts become equal text.
+
+    A lone % becomes an escape itself: with what follows it might otherwise turn into one.
+    """
     if text is None or "%" not in text:
         return text
 
     def resolve(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return "%25"
         character = chr(int(match[1], 16))
         return character if character in _UNRESERVED else match[0].upper()
 
