@@ -12,50 +12,18 @@ from protocols.net import Address, Flow, is_host
 from protocols.sip.errors import SipParseError
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
+from sip_app.bounds import MAX_TRACKED, RateLimit, make_room
 from sip_app.capabilities import Rejected
 from sip_app.guard import Guard, place_of
 from sip_app.metrics import limited
 
 RESPONSES_PER_REQUEST = 10
 """How many responses a second are taken from an address, as a multiple of its requests."""
-MAX_TRACKED_CLIENTS = 20_000
 MAX_PROVEN = 100_000
 """Addresses known to be somebody's who has an account; beyond it the oldest are forgotten."""
 TOO_MUCH = Rejected(503, headers=(("Retry-After", "1"),))
 """The answer to a client behind a proxy that sends too much."""
 _UNTRUSTED_HEADERS = frozenset(("p-asserted-identity", "p-preferred-identity", "history-info", "diversion"))
-
-
-class RateLimit:
-    """A token bucket per host or account: `rate` requests a second, bursts of `burst` (None: a second's worth).
-
-    Memory is bounded.
-    """
-
-    def __init__(self, rate: float, *, burst: int | None = None) -> None:
-        self._rate = float(rate)
-        self._burst = float(rate if burst is None else burst)
-        self._buckets: dict[str, tuple[float, float]] = {}
-        self.dropped = 0
-
-    def allows(self, host: str, now: float) -> bool:
-        """Take one token of `host`; False if there is none."""
-        tokens, at = self._buckets.get(host, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - at) * self._rate)
-        if tokens < 1.0:
-            self.dropped += 1
-            return False
-        if len(self._buckets) >= MAX_TRACKED_CLIENTS and host not in self._buckets:
-            self._forget_idle(now)
-        self._buckets[host] = (tokens - 1.0, now)
-        return True
-
-    def _forget_idle(self, now: float) -> None:
-        """Whoever was silent long enough has a full bucket: nothing is lost. All busy: start anew."""
-        full = self._burst / self._rate
-        self._buckets = {host: entry for host, entry in self._buckets.items() if now - entry[1] < full}
-        if len(self._buckets) >= MAX_TRACKED_CLIENTS:
-            self._buckets.clear()
 
 
 class Networks:
@@ -71,7 +39,7 @@ class Networks:
             return False
         known = self._known.get(host)
         if known is None:
-            if len(self._known) >= MAX_TRACKED_CLIENTS:
+            if len(self._known) >= MAX_TRACKED:
                 self._known.clear()
             address = ip_address(host)
             known = self._known[host] = any(address in network for network in self._networks)
@@ -152,8 +120,7 @@ class Admission:
         """Somebody has an account there, as he knew its password: requests from there cannot be forged ones only."""
         place = place_of(host)
         if place not in self._proven:
-            if len(self._proven) >= MAX_PROVEN:
-                del self._proven[next(iter(self._proven))]
+            make_room(self._proven, MAX_PROVEN)
             self._proven[place] = None
 
     def _knows(self, place: str, now: float, rate: RateLimit) -> bool:

@@ -9,6 +9,7 @@ from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
 from sip_app.admission import Admitted
+from sip_app.bounds import make_room
 from sip_app.calls import Rejected
 from sip_app.endpoint import SipEndpoint
 from sip_app.onward import Onward
@@ -73,8 +74,7 @@ class Between:
                 self._quotas.end((call_id, caller_tag))
         elif status != 408:
             return
-        if len(self._over) >= MAX_OVER:
-            del self._over[next(iter(self._over))]
+        make_room(self._over, MAX_OVER)
         self._over[name] = None
 
     def forward_ack(self, request: Request) -> None:

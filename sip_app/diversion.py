@@ -17,11 +17,11 @@ from protocols.sip.headers import DiversionEntry, HistoryEntry
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
 from provisioning.config import Config
+from sip_app.bounds import RateLimit
 from sip_app.calls import Rejected
 from sip_app.history import made_private, wants_privacy, with_reason
 from sip_app.metrics import DIVERSIONS, limited
 from sip_app.numbers import NumberPlan
-from sip_app.pace import Allowance
 from sip_app.ports import DiversionSettings
 
 Kind = Condition | Literal["deflection", "deflection while ringing"]
@@ -214,7 +214,7 @@ class DiversionStep:
     def reconfigure(self, config: Config) -> None:
         """Take the limits of a changed configuration."""
         self._max = config.diversion.max_diversions
-        self._notices = Allowance(config.diversion.notices_per_minute)
+        self._notices = RateLimit.a_minute(config.diversion.notices_per_minute)
         self.deflection_targets = config.diversion.max_deflection_targets
         self._no_reply = config.diversion.no_reply_timer
 
@@ -251,7 +251,7 @@ class DiversionStep:
 
     def may_tell(self, aor: str, now: float) -> bool:
         """False for a user whose phones have had as many notices as they shall have in a minute."""
-        if self._notices.take(aor, now):
+        if not self._notices.allows(aor, now):
             limited("diversion.notices_per_minute")
             return False
         return True

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import Any
 
 import structlog
 
@@ -19,9 +18,9 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.headers import AuthParams
 from protocols.sip.message import Request
 from provisioning.config import Config
+from sip_app.bounds import MAX_TRACKED, make_room
 from sip_app.metrics import limited
 
-MAX_TRACKED = 20_000
 """Addresses with failures, blocks and known phones remembered, each; beyond it the oldest is forgotten."""
 FIRST_DELAY = 0.25
 _CREDENTIALS = ("authorization", "proxy-authorization")
@@ -135,13 +134,13 @@ class Guard:
     def know(self, nonce: str) -> None:
         """This nonce is in the hands of somebody who knows a password."""
         if nonce not in self._known:
-            _make_room(self._known)
+            make_room(self._known, MAX_TRACKED)
             self._known[nonce] = None
 
     def block(self, who: str, seconds: float, why: str) -> None:
         """Block an address or an account."""
         if not self.blocked(who):
-            _make_room(self._blocks)
+            make_room(self._blocks, MAX_TRACKED)
             log.warning("guard.blocked", who=who, why=why, seconds=seconds)
         self._blocks[who] = (self._clock() + seconds, why)
 
@@ -167,7 +166,7 @@ class Guard:
             if any(address in network for network in self._spared):
                 return None
             self._marks.pop(place, None)
-            _make_room(self._marks)
+            make_room(self._marks, MAX_TRACKED)
             marks = self._marks[place] = _Marks(now)
         return marks
 
@@ -189,9 +188,3 @@ class Guard:
                 except SipParseError:
                     continue
         return False
-
-
-def _make_room(table: dict[str, Any]) -> None:
-    """Forget the oldest entry of a full table."""
-    if len(table) >= MAX_TRACKED:
-        del table[next(iter(table))]

@@ -12,9 +12,9 @@ import structlog
 
 from protocols.sip.events import ServerTransaction
 from provisioning.config import Config
-from sip_app.admission import RateLimit
+from sip_app.bounds import MAX_TRACKED, RateLimit, make_room
 from sip_app.calls import Rejected
-from sip_app.guard import MAX_TRACKED, Guard
+from sip_app.guard import Guard
 from sip_app.metrics import limited
 from sip_app.numbers import spellings
 
@@ -47,9 +47,9 @@ class Quotas:
         """Count by changed limits from now on."""
         self._config = security = config.security
         self._rates = {
-            "REGISTER": ("security.registers_per_minute", _a_minute(security.registers_per_minute)),
-            "INVITE": ("security.calls_per_minute", _a_minute(security.calls_per_minute)),
-            "": ("security.messages_per_minute", _a_minute(security.messages_per_minute)),
+            "REGISTER": ("security.registers_per_minute", RateLimit.a_minute(security.registers_per_minute)),
+            "INVITE": ("security.calls_per_minute", RateLimit.a_minute(security.calls_per_minute)),
+            "": ("security.messages_per_minute", RateLimit.a_minute(security.messages_per_minute)),
         }
         self._denied = [re.compile(pattern) for pattern in security.deny_targets]
 
@@ -122,8 +122,8 @@ class Quotas:
             self._judge(payer, target)
         now = self._clock()
         for payer in payers:
-            if payer not in self._abroad and len(self._abroad) >= MAX_TRACKED:
-                del self._abroad[next(iter(self._abroad))]
+            if payer not in self._abroad:
+                make_room(self._abroad, MAX_TRACKED)
             self._abroad.setdefault(payer, deque()).append((now, target))
 
     def _judge(self, payer: str, target: str) -> None:
@@ -149,7 +149,3 @@ class Quotas:
     def _too_many(self, payer: str, target: str) -> Rejected:
         log.warning("quotas.abroad", aor=payer, target=target[:100])
         return Rejected(403, "Too Many Calls To Other Domains")
-
-
-def _a_minute(count: int) -> RateLimit:
-    return RateLimit(count / MINUTE, burst=count)

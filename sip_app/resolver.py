@@ -20,6 +20,7 @@ from twisted.names.error import DNSNameError, DomainError
 from protocols.net import Address, Transport, is_numeric
 from protocols.sip.uri import SipUri
 from provisioning.config import DnsConfig
+from sip_app.bounds import make_room
 from sip_app.metrics import limited
 
 RESOLV_CONF = "/etc/resolv.conf"
@@ -245,8 +246,7 @@ class NextHops:
 
     def _remember(self, question: _Question, until: float, found: list[Any]) -> None:
         self._known.pop(question, None)
-        while len(self._known) >= self._config.cache_entries:
-            del self._known[next(iter(self._known))]
+        make_room(self._known, self._config.cache_entries)
         self._known[question] = (until, tuple([answer.payload for answer in found]))
 
 

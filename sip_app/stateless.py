@@ -14,6 +14,7 @@ from protocols.sip.errors import BadRequest, SipParseError
 from protocols.sip.message import REASONS, Request, Response, make_response, oversized
 from protocols.sip.transaction_keys import response_flow, stamped
 from provisioning.config import SipConfig
+from sip_app.bounds import make_room
 from sip_app.capabilities import Rejected
 from sip_app.dialogs import new_tag
 from sip_app.metrics import count_answer, limited
@@ -40,8 +41,7 @@ class Stateless:
         key = self._tag(request), request.cseq.number, flow
         answer = self._asked.get(key)
         if answer is None:
-            if len(self._asked) >= _REMEMBERED:
-                del self._asked[next(iter(self._asked))]
+            make_room(self._asked, _REMEMBERED)
             answer = self._asked[key] = challenge.answer(request, key[0])
         self._send(answer, response_flow(request, flow))
 

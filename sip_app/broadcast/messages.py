@@ -17,12 +17,13 @@ from protocols.records import Binding
 from protocols.sip.message import Headers, Request
 from protocols.text_message import CONTENT_TYPE, TextError, charset, clean
 from provisioning.config import Config
+from sip_app.bounds import RateLimit
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.calls import Caller, Dialog, Rejected
 from sip_app.endpoint import SipEndpoint
 from sip_app.identity import ANONYMOUS
 from sip_app.metrics import TEXTS, limited
-from sip_app.pace import Allowance, Pace
+from sip_app.pace import Pace
 
 SENT_AS = f"{CONTENT_TYPE};charset=UTF-8"
 ACCEPT = (("Accept", CONTENT_TYPE),)
@@ -54,7 +55,7 @@ class Messages:
         """Live by these settings from now on."""
         self._settings = config.messages
         self._pace = Pace(config.messages.rate)
-        self._allowance = Allowance(config.messages.per_minute)
+        self._allowance = RateLimit.a_minute(config.messages.per_minute)
 
     def outside(self, request: Request, caller: Caller, dialled: str, *, service_number: bool = False) -> bool:
         """A MESSAGE outside dialogs to `dialled`: taken (True) if it is of a broadcast, else somebody's own affair.
@@ -105,7 +106,7 @@ class Messages:
             text = clean(request.body)
         except TextError as error:
             raise Rejected(415, f"Unreadable Text ({error})", ACCEPT) from None
-        if wait := self._allowance.take(account, self._endpoint.loop.time()):
+        if wait := self._allowance.wait(account, self._endpoint.loop.time()):
             limited("messages.per_minute")
             raise Rejected(480, "Too Many Messages", (("Retry-After", str(int(wait) + 1)),))
         return text.encode()

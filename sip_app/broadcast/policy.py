@@ -16,6 +16,7 @@ import structlog
 from protocols.pin import PIN_DIGITS, check_pin
 from protocols.records import Channel
 from provisioning.config import ChannelsConfig, ServicePolicy
+from sip_app.bounds import make_room
 from sip_app.calls import Caller, Rejected
 from sip_app.metrics import limited
 from sip_app.numbers import number_of
@@ -44,8 +45,8 @@ class Attempts:
 
     def add(self, name: str, now: float) -> None:
         """One more; taken back by `forgive` if it was right after all."""
-        if name not in self._at and len(self._at) >= MAX_TRACKED:
-            del self._at[next(iter(self._at))]
+        if name not in self._at:
+            make_room(self._at, MAX_TRACKED)
         self._at.setdefault(name, deque()).append(now)
 
     def forgive(self, name: str) -> None:

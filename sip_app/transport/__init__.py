@@ -17,6 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from protocols.net import Address, Flow, Transport
 from provisioning.config import Config
+from sip_app.bounds import make_room
 from sip_app.guard import place_of
 from sip_app.metrics import CONNECTIONS, limited
 from sip_app.transport.datagrams import MAPPED, Datagrams
@@ -216,8 +217,7 @@ class Transports:
         if known is not None:
             return known
         flow = Flow(transport, self.local(transport, remote.host), remote, next(self._ids))
-        while len(self._intended) >= _MAX_INTENDED:
-            del self._intended[next(iter(self._intended))]
+        make_room(self._intended, _MAX_INTENDED)
         self._intended[flow.id] = (flow, name, timeout or self.limits.connect_timeout)
         return flow
 

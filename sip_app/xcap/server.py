@@ -23,7 +23,8 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.headers import AuthParams, split_list, unquote_string
 from protocols.sip.uri import parse_uri
 from provisioning.config import Config
-from sip_app.admission import Admission, RateLimit
+from sip_app.admission import Admission
+from sip_app.bounds import RateLimit
 from sip_app.forwarding_targets import ForwardingTargets
 from sip_app.guard import Guard, place_of
 from sip_app.metrics import XCAP, limited
