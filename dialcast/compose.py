@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from twisted.internet import asyncioreactor
@@ -27,6 +27,10 @@ from protocols.control import Hello
 from protocols.net import Address
 from provisioning.config import OPERATOR_SOCKET, Config
 from provisioning.loader import ConfigError
+
+if TYPE_CHECKING:
+    from provisioning.store import Store
+    from sip_app.ports import Ports
 
 RELAY_WAIT = 2.0
 """Seconds a starting server waits for its relay, so that it knows what is left before the first call."""
@@ -115,7 +119,6 @@ async def _serve_as(config: Config, process: Process) -> None:
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.broadcast.takeover import Takeover
     from sip_app.cluster import Cluster
-    from sip_app.ports import Ports
     from sip_app.server import ApplicationServer
     from sip_app.xcap.server import XcapServer
 
@@ -124,16 +127,7 @@ async def _serve_as(config: Config, process: Process) -> None:
     reactor = process.reactor
     store = await Store.open(config)
     await provision(store, config)
-    ports = Ports(
-        store.credentials,
-        store.location,
-        store.diversions,
-        store.broadcasts,
-        store.dialogs,
-        store.secrets,
-        store.channels,
-        store.nodes,
-    )
+    ports = ports_of(store)
     as_id = config.as_id or await store.secrets.as_id()
     token = config.control.token
     hello = Hello(as_id, int(time.time() * 1000), token.get_secret_value() if token else "")
@@ -187,6 +181,22 @@ async def _serve_as(config: Config, process: Process) -> None:
         await link.stop()
         await recorder.close()
         await store.close()
+
+
+def ports_of(store: "Store") -> "Ports":
+    """A store's ports, as the service logic asks for them."""
+    from sip_app.ports import Ports
+
+    return Ports(
+        store.credentials,
+        store.location,
+        store.diversions,
+        store.broadcasts,
+        store.dialogs,
+        store.secrets,
+        store.channels,
+        store.nodes,
+    )
 
 
 async def serve_relay(config: Config, process: Process) -> None:

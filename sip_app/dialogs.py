@@ -122,8 +122,6 @@ class Dialog:
         self.state = replace(self.state, app=dict(app))
         if not self.ended.is_set():
             await self._endpoint.save(self)
-            if self.ended.is_set():
-                self._endpoint.forget(self)
 
     async def bye(self, reason: str | None = None) -> None:
         """End the call: BYE with this Reason header value; waits for its answer or timeout. Idempotent."""

@@ -91,9 +91,8 @@ class SipEndpoint:
         self._pipeline = pipeline
         self._trace = Trace(config.log.level == "debug")
         self._layer = TransactionLayer(self.timers, sip.max_transactions, self.via_address, sip.max_transaction_bytes)
-        self.transports = (
-            transports(self) if transports else Transports(self, reactor, Limits.of(config), config.sip.dscp)
-        )
+        make = transports or (lambda users: Transports(users, reactor, Limits.of(config), sip.dscp))
+        self.transports = make(self)
         self._stateless = Stateless(self.send_stateless)
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -257,25 +256,28 @@ class SipEndpoint:
         return dialog
 
     async def save(self, dialog: Dialog) -> None:
-        """Make a dialog durable, if it is to last."""
+        """Make a dialog durable, if it is to last; one that ended meanwhile is forgotten, in whatever order they come."""
         if dialog.lasting:
             group = dialog.app.get("group", "")
             await self._store.save(StoredDialog(dialog.id, self._as_id, group, dialog.state.to_json()))
+        if dialog.ended.is_set():
+            self.forget(dialog)
 
     def abandon(self, dialog: Dialog) -> None:
         """Another server has this dialog now, in the store as well."""
         dialog.abandon()
-        self.dialogs.pop(dialog.state.id, None)
-        for act in self.forgetting:
-            act(dialog)
+        self._let_go(dialog)
 
     def forget(self, dialog: Dialog) -> None:
         """A dialog is over."""
+        self._let_go(dialog)
+        if dialog.lasting:
+            self.spawn(self._store.delete(dialog.id, self._as_id))
+
+    def _let_go(self, dialog: Dialog) -> None:
         self.dialogs.pop(dialog.state.id, None)
         for act in self.forgetting:
             act(dialog)
-        if dialog.lasting:
-            self.spawn(self._store.delete(dialog.id, self._as_id))
 
     # What comes in
 

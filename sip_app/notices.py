@@ -11,7 +11,7 @@ from protocols.records import Diversions
 from protocols.sip.message import Headers, Request
 from sip_app.calls import Caller
 from sip_app.dialogs import new_tag
-from sip_app.diversion import Kind, Notice
+from sip_app.diversion import Diverted, Kind, Notice
 from sip_app.endpoint import SipEndpoint
 from sip_app.history import wants_anonymity
 from sip_app.numbers import domain_of, number_of
@@ -50,7 +50,7 @@ class Notices:
             self._endpoint.spawn(self._send(aor, f"Your calls are forwarded to {', '.join(parts)}"))
 
     async def _send(self, aor: str, text: str) -> None:
-        for target in await self._onward.phones(aor):
+        for target in await self._onward.phones(Diverted(aor)):
             lines = [
                 *[("Route", route) for route in target.routes],
                 ("Max-Forwards", "70"),

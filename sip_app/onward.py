@@ -91,7 +91,7 @@ class Onward:
         if request.max_forwards == 0:
             raise Rejected(483)
         self._proxy.check_loop(tx, request)
-        targets = await self.phones(call.target, call, secure=request.uri[:5].lower() == "sips:")
+        targets = await self.phones(call, secure=request.uri[:5].lower() == "sips:")
         if not targets:
             if await self._credentials.find(call.target) is None:
                 raise Rejected(404)
@@ -107,13 +107,13 @@ class Onward:
             patience = ringing.patience
         self._proxy.forward(tx, request, caller, targets, record=True, user=ringing, patience=patience)
 
-    async def phones(self, aor: str, call: Diverted | None = None, *, secure: bool = False) -> list[ProxyTarget]:
-        """Every phone of a number that can be reached, best and newest first, with the history a call to it has.
+    async def phones(self, call: Diverted, *, secure: bool = False) -> list[ProxyTarget]:
+        """Every phone of the called number that can be reached, best and newest first, with the history it gets.
 
         `secure`: only over TLS (RFC 5630). A phone's several flows (RFC 5626) are the ways to one target.
         """
         phones: dict[str, ProxyTarget] = {}
-        bindings = await self._registrar.bindings(aor)
+        bindings = await self._registrar.bindings(call.target)
         for branch, binding in enumerate(sorted(bindings, key=lambda known: (-known.q, -known.received_at)), 1):
             uri = parse_uri(binding.contact)
             flow = self._registrar.flow_of(binding)
@@ -127,11 +127,10 @@ class Onward:
                 if reached is None:
                     continue
                 flow = reached
-            history, diversions = (call.history, call.diversions) if call is not None else ((), ())
-            if call is not None and isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
+            history = call.history
+            if isinstance(uri, SipUri) and (entry := call.contact_entry(uri, branch)) is not None:
                 history = (*history, entry)
-            named = call.named if call is not None else ""
-            target = ProxyTarget(_request_uri(uri), flow, binding.path, history, diversions, named=named)
+            target = ProxyTarget(_request_uri(uri), flow, binding.path, history, call.diversions, named=call.named)
             first = phones.get(binding.phone)
             phones[binding.phone] = target if first is None else replace(first, others=(*first.others, target))
         return list(phones.values())
@@ -156,7 +155,8 @@ class Onward:
         call: Diverted | None = None,
     ) -> None:
         """A request to another domain, only where an operator's pattern allows it: to each of its hosts in turn."""
-        if call is not None and call.tell:
+        call = call or Diverted(target.key)
+        if call.tell:
             self.show(tx, call.tell[-1])
         keys = [target.key]
         if elsewhere := target.uri.param("maddr"):  # the host that is really called
@@ -164,21 +164,20 @@ class Onward:
         if not caller.authenticated or not all(self._plan.may_leave_for(key) for key in keys):
             raise Rejected(403, "Foreign Domain")
         if request.method == "INVITE":
-            payers = {caller.aor, call.diverted_by if call is not None and call.diverted_by else caller.aor}
+            payers = {caller.aor, call.diverted_by or caller.aor}
             self._quotas.leave({aor for aor in payers if self._plan.local(aor)}, target.key)
         self._proxy.check_loop(tx, request)
         try:
             hops = await self._hops.find(target.uri)
         except Unresolved as error:
             raise Rejected(503 if error.temporary else 404, f"{target.uri.host}: {error}") from None
-        history, diversions = (call.history, call.diversions) if call is not None else ((), ())
-        named = call.named if call is not None else ""
-        flows = self._flows(hops, request)
-        ways = [ProxyTarget(str(target.uri), flow, (), history, diversions, named=named) for flow in flows]
+        ways = [
+            ProxyTarget(str(target.uri), flow, (), call.history, call.diversions, named=call.named)
+            for flow in self._flows(hops, request)
+        ]
         leaving = replace(ways[0], others=tuple(ways[1:]))
         if still_wanted(tx):
-            if call is not None:
-                self.tell(tx, request, call)
+            self.tell(tx, request, call)
             self._proxy.forward(tx, request, caller, [leaving], record=True)
 
     def _flows(self, hops: Sequence[Hop], request: Request) -> Iterator[Flow]:

@@ -124,8 +124,6 @@ class CallSession:
                 return
         self.watch()  # whatever it said, it is alive
         await self._endpoint.save(dialog)
-        if dialog.ended.is_set():  # meanwhile; a store may take what was asked of it in any order
-            self._endpoint.forget(dialog)
 
     def _agreed(self, response: Response) -> None:
         """Our refresh was accepted: the peer may have shortened the interval or taken over (section 7.2)."""
@@ -190,7 +188,6 @@ class CallSession:
             self.keep(body)
         await endpoint.save(dialog)
         if dialog.ended.is_set():
-            endpoint.forget(dialog)
             raise Rejected(481)
         self.watch()
         content_type = "application/sdp" if body else None

@@ -4,12 +4,14 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import DOMAIN, PATIENCE, QUICK, Call, Phone
 
+from dialcast.compose import ports_of
 from media_relay.legs import Leg
 from media_relay.server import RelayServer
 from protocols.control import Hello
@@ -33,7 +35,7 @@ from sip_app.broadcast.relays import RelayPool
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.broadcast.takeover import Takeover
 from sip_app.cluster import Cluster
-from sip_app.ports import Dialogs, DiversionSettings, Ports
+from sip_app.ports import Dialogs, DiversionSettings
 from sip_app.server import ApplicationServer
 
 BROADCASTER = "1001"
@@ -296,16 +298,7 @@ class BroadcastWorld:
         await provision(store, config)
         self.dialogs = SlowDialogs(store.dialogs)
         diversions: Any = WatchedDiversions(store.diversions, lambda: self.note("overlay withdrawn"))
-        ports = Ports(
-            store.credentials,
-            store.location,
-            diversions,
-            store.broadcasts,
-            self.dialogs,
-            store.secrets,
-            store.channels,
-            store.nodes,
-        )
+        ports = replace(ports_of(store), diversions=diversions, dialogs=self.dialogs)
         self.epoch += 1
         address = Address("127.0.0.1", config.relay.control_port)
         self.link = RelayLink(self.reactor, address, Hello(self.as_id, self.epoch, ""), config.control)

@@ -36,6 +36,6 @@ def test_whoever_is_still_asked_does_not_fill_the_broadcast(tmp_path: Path, *, k
                 assert asked.ends == ['Q.850;cause=17;text="Broadcast is full"']
                 assert full() == before + 1
             assert [viewer.number for viewer in world.group.viewers.values()] == ["1003"]
-            assert len(world.group.at_pin) == (0 if knows else 1)
+            await until(lambda: len(world.group.at_pin) == (0 if knows else 1))
 
     asyncio.run(scenario())

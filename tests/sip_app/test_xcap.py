@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import DOMAIN
 
+from dialcast.compose import ports_of
 from protocols.net import Address
 from protocols.records import DiversionRule, DiversionRules
 from protocols.sip.digest import authorize
@@ -25,7 +26,6 @@ from provisioning.store import Store
 from provisioning.subscribers import provision
 from sip_app.calls import Rejected
 from sip_app.forwarding_rules import registered, switched
-from sip_app.ports import Ports
 from sip_app.xcap.selector import SS
 from sip_app.xcap.server import XcapServer
 
@@ -153,10 +153,7 @@ async def serving(
     )
     store = await Store.open(config)
     await provision(store, config)
-    ports = Ports(
-        store.credentials, store.location, store.diversions, store.broadcasts,
-        store.dialogs, store.secrets, store.channels, store.nodes,
-    )  # fmt: skip
+    ports = ports_of(store)  # fmt: skip
     reactor = AsyncioSelectorReactor(asyncio.get_running_loop())
     server = XcapServer(config, ports, reactor)
     await server.start()

@@ -8,9 +8,9 @@ from test_xcap import BUSY, DOCUMENT, RULES, SERVICE, Client
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import DOMAIN, running
 
+from dialcast.compose import ports_of
 from protocols.net import Address
 from provisioning.config import Config, XcapConfig
-from sip_app.ports import Ports
 from sip_app.xcap.server import XcapServer
 
 
@@ -18,10 +18,7 @@ def test_codes_and_xcap_change_the_same_rules(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:
             store = world.store
-            ports = Ports(
-                store.credentials, store.location, store.diversions, store.broadcasts,
-                store.dialogs, store.secrets, store.channels, store.nodes,
-            )  # fmt: skip
+            ports = ports_of(store)  # fmt: skip
             config = Config(data_dir=tmp_path, xcap=XcapConfig(port=0))
             xcap = XcapServer(config, ports, AsyncioSelectorReactor(asyncio.get_running_loop()))
             await xcap.start()

@@ -14,6 +14,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, Ping, Pong, TextMessage
 from wsproto.events import Request as WebRequest
 
+from dialcast.compose import ports_of
 from protocols.net import Address, Flow, bracketed, uri_transport
 from protocols.sip.dialog import DialogState, uac_dialog, uas_dialog
 from protocols.sip.digest import authorize, choose_challenge
@@ -34,7 +35,6 @@ from provisioning.config import Config, SipConfig
 from provisioning.store import Store
 from provisioning.subscribers import provision
 from sip_app.calls import BroadcastService
-from sip_app.ports import Ports
 from sip_app.server import ApplicationServer
 
 DOMAIN = "dialcast.internal"
@@ -77,16 +77,7 @@ async def running(
     config = config or Config(data_dir=folder, sip=SipConfig(**{"port": 0, "requests_per_second": 5000} | sip))
     store = await Store.open(config)
     await provision(store, config)
-    ports = Ports(
-        store.credentials,
-        store.location,
-        store.diversions,
-        store.broadcasts,
-        store.dialogs,
-        store.secrets,
-        store.channels,
-        store.nodes,
-    )
+    ports = ports_of(store)
     reactor = AsyncioSelectorReactor(asyncio.get_running_loop())
     server = ApplicationServer(config, ports, service, reactor, as_id="as-test", timers=QUICK)
     await server.start()
