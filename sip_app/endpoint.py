@@ -256,7 +256,7 @@ class SipEndpoint:
         return dialog
 
     async def save(self, dialog: Dialog) -> None:
-        """Make a dialog durable, if it is to last; one that ended meanwhile is forgotten, in whatever order they come."""
+        """Make a dialog durable, if it is to last; one that ended meanwhile is forgotten after all, in any order."""
         if dialog.lasting:
             group = dialog.app.get("group", "")
             await self._store.save(StoredDialog(dialog.id, self._as_id, group, dialog.state.to_json()))
