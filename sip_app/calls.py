@@ -234,6 +234,7 @@ class IncomingCall:
 
     def _close(self) -> None:
         """No dialog will come of it."""
+        self._server.close()
         self._endpoint.early.pop(self.id, None)
         for waiting in self._pracks.values():
             if not waiting.done():
@@ -252,7 +253,6 @@ class IncomingCall:
         if not self._answered:
             self._answered = True
             self.ended.set()
-            self._server.stop()
             self._close()
 
     def receive(self, tx: ServerTransaction, request: Request) -> None:

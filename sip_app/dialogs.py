@@ -177,13 +177,14 @@ class Dialog:
             return
         self._end(cause)
         self._endpoint.forget(self)
-        if self.handler is not None:
-            self.handler.on_ended(cause)
+        handler, self.handler = self.handler, None  # they hold each other
+        if handler is not None:
+            handler.on_ended(cause)
 
     def _end(self, cause: str) -> None:
         self.end_cause = cause
         if self._invite is not None:
-            self._invite.stop()
+            self._invite.close()
         self.session.stop()
         self.ended.set()
         self.acked.set()
@@ -255,5 +256,5 @@ class Dialog:
 
     def _reinvited(self, invite: InviteServer) -> None:
         if self._invite is not None:
-            self._invite.stop()
+            self._invite.close()
         self._invite = invite

@@ -26,7 +26,7 @@ class InviteServer:
         self.tx = tx
         self.invite = UasInvite(tx.request, local_tag, timers=endpoint.timers)
         self._endpoint = endpoint
-        self._on_event = on_event
+        self._on_event: Callable[[InviteEvent], None] | None = on_event
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -35,12 +35,13 @@ class InviteServer:
         for response in self.invite.to_send():
             self._endpoint.respond(self.tx, response)
         while (event := self.invite.next_event()) is not None:
-            self._on_event(event)
+            if self._on_event is not None:
+                self._on_event(event)
         at = self.invite.next_timer()
         if at is None:
-            self.stop()
+            self._stop()
         elif at != self._timer_at:
-            self.stop()
+            self._stop()
             self._timer_at = at
             self._timer = self._endpoint.loop.call_at(at, self._due)
 
@@ -63,8 +64,12 @@ class InviteServer:
         self._endpoint.respond(tx, make_response(request, status))
         self.flush()
 
-    def stop(self) -> None:
-        """Drop the timer."""
+    def close(self) -> None:
+        """Nothing more is to come of it: nobody is told, so that nothing holds the call."""
+        self._stop()
+        self._on_event = None
+
+    def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, 0.0

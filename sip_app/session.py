@@ -6,6 +6,7 @@ A peer that knows no UPDATE is refreshed by a re-INVITE with the session descrip
 
 import asyncio
 import secrets
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ class CallSession:
     """The session of one `Dialog`: what was agreed last, who may offer now, who refreshes it and when."""
 
     def __init__(self, dialog: "Dialog", endpoint: "SipEndpoint") -> None:
-        self._dialog = dialog
+        self._held_by = weakref.ref(dialog)
         self._endpoint = endpoint
         self._timer: asyncio.TimerHandle | None = None
         self._theirs = False
@@ -62,6 +63,13 @@ class CallSession:
         """True while the answer to an offer in our 2xx is awaited with its ACK."""
         self._must_answer = False
         """The call came without an offer: without an answer it is nothing."""
+
+    @property
+    def _dialog(self) -> "Dialog":
+        """Whose session it is; held weakly, or each call would wait for the garbage collector."""
+        dialog = self._held_by()
+        assert dialog is not None
+        return dialog
 
     # The session timer
 
@@ -83,13 +91,12 @@ class CallSession:
 
     def _due(self) -> None:
         if self._dialog.state.session_we_refresh:
-            self._endpoint.spawn(self._refresh())
+            self._endpoint.spawn(self._refresh(self._dialog))
         else:
             self._dialog.end_by_server("session-expired", _EXPIRED)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, dialog: "Dialog") -> None:
         """Refresh the session, trying again while the peer says 491, 500 or 422 with a longer interval."""
-        dialog = self._dialog
         for _ in range(REFRESH_ATTEMPTS):
             while self._theirs or self._offered or not dialog.acked.is_set():  # noqa: ASYNC110 - three things to wait for
                 await asyncio.sleep(1)
@@ -211,10 +218,9 @@ class CallSession:
         self._offered = False
         if ack is not None:
             self._theirs = True  # the answer is being taken: nobody may offer before
-            self._endpoint.spawn(self._take_answer(ack))
+            self._endpoint.spawn(self._take_answer(self._dialog, ack))
 
-    async def _take_answer(self, ack: Request) -> None:
-        dialog = self._dialog
+    async def _take_answer(self, dialog: "Dialog", ack: Request) -> None:
         try:
             answer = session_body(ack)
             if self._must_answer and not answer:
