@@ -118,7 +118,7 @@ async def _serve_as(config: Config, process: Process) -> None:
     from sip_app.broadcast.relays import RelayPool
     from sip_app.broadcast.service import BroadcastCalls
     from sip_app.broadcast.takeover import Takeover
-    from sip_app.cluster import Cluster
+    from sip_app.cluster.nodes import Cluster
     from sip_app.server import ApplicationServer
     from sip_app.xcap.server import XcapServer
 

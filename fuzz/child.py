@@ -8,7 +8,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["protocols", "sip_app.codes", "sip_app.xcap", "provisioning.loader"]):
+with atheris.instrument_imports(
+    include=["protocols", "sip_app.diversion.codes", "sip_app.xcap", "provisioning.loader"]
+):
     registry = importlib.import_module("fuzz.registry")
 
 

@@ -13,8 +13,8 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.subscription import Event
 from protocols.text_message import TextError, charset, clean
 from provisioning.loader import ConfigError, load_config
-from sip_app.calls import Rejected
-from sip_app.codes import parse_code
+from sip_app.calls.incoming import Rejected
+from sip_app.diversion.codes import parse_code
 
 
 def read_control(data: bytes) -> None:

@@ -13,7 +13,7 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.message import Request
 from protocols.sip.uri import OtherUri, SipUri, TelUri, Uri, number_key
 from provisioning.config import Config, ServicePolicy, service_policies
-from sip_app.calls import Rejected
+from sip_app.calls.incoming import Rejected
 
 
 @dataclass(frozen=True, slots=True)

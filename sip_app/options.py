@@ -1,7 +1,7 @@
 """OPTIONS outside dialogs (RFC 3261 section 11): who is told what this server can do, and who may ask a phone."""
 
-from sip_app.calls import HeaderList, Rejected
-from sip_app.capabilities import CALL_CAPABILITIES, CAPABILITIES
+from sip_app.calls.capabilities import CALL_CAPABILITIES, CAPABILITIES
+from sip_app.calls.incoming import HeaderList, Rejected
 from sip_app.numbers import ForeignTarget, LocalNumber, ServiceCode, ServiceNumber, Target
 
 

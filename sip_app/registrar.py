@@ -20,8 +20,8 @@ from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri, parse_uri, uri_equal
 from provisioning.config import Config, SipConfig
-from sip_app.admission import Admitted
-from sip_app.calls import Rejected
+from sip_app.access.admission import Admitted
+from sip_app.calls.incoming import Rejected
 from sip_app.metrics import limited
 from sip_app.ports import Location
 

@@ -22,32 +22,32 @@ from protocols.sip.message import Request, make_response
 from protocols.sip.transaction import Timers
 from protocols.sip.uri import SipUri
 from provisioning.config import Config
-from sip_app.admission import TOO_MUCH, Admission, Admitted
-from sip_app.between import Between
-from sip_app.call_path import CallPath
-from sip_app.calls import BroadcastService, Caller, CallGone, IncomingCall, Rejected
-from sip_app.capabilities import CALL_METHODS, METHODS, WITHIN_CALLS, check_accepted, check_required, not_allowed
-from sip_app.cluster import Cluster, Survivor
-from sip_app.codes import ServiceCodes
-from sip_app.dialogs import Dialog, new_tag
-from sip_app.diversion import DiversionStep, Diverted, arrived
-from sip_app.endpoint import SipEndpoint
-from sip_app.forwarding_targets import ForwardingTargets
-from sip_app.guard import Guard
-from sip_app.handover import HandedOver, Handover
-from sip_app.identity import Identity
-from sip_app.merged import Merged
-from sip_app.notices import Notices
+from sip_app.access.admission import TOO_MUCH, Admission, Admitted
+from sip_app.access.guard import Guard
+from sip_app.access.identity import Identity
+from sip_app.access.quotas import Quotas
+from sip_app.calls.capabilities import CALL_METHODS, METHODS, WITHIN_CALLS, check_accepted, check_required, not_allowed
+from sip_app.calls.dialogs import Dialog, new_tag
+from sip_app.calls.incoming import BroadcastService, Caller, CallGone, IncomingCall, Rejected
+from sip_app.cluster.handover import HandedOver, Handover
+from sip_app.cluster.nodes import Cluster, Survivor
+from sip_app.cluster.strays import Strays
+from sip_app.diversion.call_path import CallPath
+from sip_app.diversion.codes import ServiceCodes
+from sip_app.diversion.diverted import DiversionStep, Diverted, arrived
+from sip_app.diversion.notices import Notices
+from sip_app.diversion.targets import ForwardingTargets
+from sip_app.element.endpoint import SipEndpoint
+from sip_app.element.merged import Merged
 from sip_app.numbers import ForeignTarget, LocalNumber, NumberPlan, ServiceCode, ServiceNumber, Target, TheServer
-from sip_app.onward import Onward, RingingCall
 from sip_app.options import asks_phones, capabilities_of
 from sip_app.ports import Ports, Reconfigurable
-from sip_app.proxy import Proxy
-from sip_app.quotas import Quotas
+from sip_app.proxy.between import Between
+from sip_app.proxy.forwarding import Proxy
+from sip_app.proxy.onward import Onward, RingingCall
+from sip_app.proxy.resolver import NextHops
+from sip_app.proxy.routes import RouteSigner, without_own_routes
 from sip_app.registrar import Registrar
-from sip_app.resolver import NextHops
-from sip_app.routes import RouteSigner, without_own_routes
-from sip_app.strays import Strays
 from sip_app.subscriptions import Notifier, Subscription
 from sip_app.transport import Transports
 

@@ -21,10 +21,10 @@ from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request, Response, make_response
 from protocols.sip.subscription import Event, Reason, accepts, active, terminated
 from provisioning.config import Config
-from sip_app.calls import Caller, Rejected
-from sip_app.capabilities import not_allowed
-from sip_app.dialogs import new_tag
-from sip_app.endpoint import SipEndpoint
+from sip_app.calls.capabilities import not_allowed
+from sip_app.calls.dialogs import new_tag
+from sip_app.calls.incoming import Caller, Rejected
+from sip_app.element.endpoint import SipEndpoint
 from sip_app.metrics import NOTIFICATIONS, SUBSCRIPTIONS, limited
 from sip_app.pace import Pace
 

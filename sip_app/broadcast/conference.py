@@ -23,7 +23,7 @@ from protocols.sip.headers import NameAddr
 from protocols.sip.uri import SipUri
 from provisioning.config.events import EventsConfig
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
-from sip_app.calls import Caller, Dialog, Rejected
+from sip_app.calls.incoming import Caller, Dialog, Rejected
 from sip_app.subscriptions import Notifier
 
 ALIVE = ("live", "lost")

@@ -1,6 +1,6 @@
 """What others may follow and say of broadcasts, hung onto a server: presence, lamps, roster, messages, voice."""
 
-from sip_app.announcements import Announcements
+from sip_app.broadcast.announcements import Announcements
 from sip_app.broadcast.conference import ConferencePackage
 from sip_app.broadcast.group import Broadcasting
 from sip_app.broadcast.messages import Messages

@@ -17,7 +17,7 @@ from sip_app.broadcast.media import GroupFormat, Role, dump_formats
 from sip_app.broadcast.policy import Gate
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.relays import RelayPool
-from sip_app.calls import Dialog, IncomingCall, Rejected
+from sip_app.calls.incoming import Dialog, IncomingCall, Rejected
 from sip_app.numbers import domain_of
 from sip_app.ports import Ports
 

@@ -15,8 +15,8 @@ from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.keyframe_info import read_info
 from sip_app.broadcast.media import Plan, plan_leg
 from sip_app.broadcast.relay_link import RelayUnavailable
-from sip_app.calls import Dialog, Rejected
-from sip_app.capabilities import CALL_METHODS, not_allowed
+from sip_app.calls.capabilities import CALL_METHODS, not_allowed
+from sip_app.calls.incoming import Dialog, Rejected
 
 RETRY_AFTER = [("Retry-After", "2")]
 PLAY_AGAIN = 1.0

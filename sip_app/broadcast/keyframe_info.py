@@ -7,7 +7,7 @@ import structlog
 
 from protocols.media_control import CONTENT_TYPE, PICTURE_FAST_UPDATE, MediaControlError, general_error, parse
 from protocols.sip.message import Request, Response
-from sip_app.calls import Dialog, Rejected
+from sip_app.calls.incoming import Dialog, Rejected
 
 REFUSED = "picture-info"
 """The key under which a dialog remembers that its peer cannot be asked this way."""

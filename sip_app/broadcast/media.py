@@ -33,7 +33,7 @@ from protocols.sdp import (
 from protocols.sdp.negotiation import receives, sends
 from provisioning.config import MediaConfig
 from sip_app.broadcast.our_offer import NOWHERE, willing_peer
-from sip_app.calls import Rejected
+from sip_app.calls.incoming import Rejected
 
 Role = Literal["source", "sink"]
 

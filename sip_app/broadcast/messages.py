@@ -17,11 +17,11 @@ from protocols.records import Binding
 from protocols.sip.message import Headers, Request
 from protocols.text_message import CONTENT_TYPE, TextError, charset, clean
 from provisioning.config import Config
+from sip_app.access.identity import ANONYMOUS
 from sip_app.bounds import RateLimit
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
-from sip_app.calls import Caller, Dialog, Rejected
-from sip_app.endpoint import SipEndpoint
-from sip_app.identity import ANONYMOUS
+from sip_app.calls.incoming import Caller, Dialog, Rejected
+from sip_app.element.endpoint import SipEndpoint
 from sip_app.metrics import TEXTS, limited
 from sip_app.pace import Pace
 

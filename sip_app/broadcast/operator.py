@@ -16,10 +16,10 @@ from typing import Any
 import structlog
 
 from protocols.records import Broadcast
+from sip_app.access.guard import Guard
 from sip_app.broadcast.ending import end_group, stopped_by_operator
 from sip_app.broadcast.group import Broadcasting
 from sip_app.broadcast.media import load_formats
-from sip_app.guard import Guard
 
 MAX_LINE = 4096
 MAX_BLOCKS = 500

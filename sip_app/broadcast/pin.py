@@ -12,13 +12,13 @@ import structlog
 
 from protocols.control import AddViewer, ControlError, LegInfo
 from protocols.prompts import Prompt
-from sip_app.announcements import UNHEARD, Announcement, Announcements
+from sip_app.broadcast.announcements import UNHEARD, Announcement, Announcements
 from sip_app.broadcast.ending import ENDED
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.in_call import RETRY_AFTER, ViewerCall, description
 from sip_app.broadcast.media import plan_leg
 from sip_app.broadcast.relay_link import RelayUnavailable
-from sip_app.calls import CallGone, IncomingCall, Rejected
+from sip_app.calls.incoming import CallGone, IncomingCall, Rejected
 from sip_app.metrics import PINS, limited
 
 MAX_DIGITS = 16

@@ -17,7 +17,7 @@ from protocols.pin import PIN_DIGITS, check_pin
 from protocols.records import Channel
 from provisioning.config import ChannelsConfig, ServicePolicy
 from sip_app.bounds import make_room
-from sip_app.calls import Caller, Rejected
+from sip_app.calls.incoming import Caller, Rejected
 from sip_app.metrics import limited
 from sip_app.numbers import number_of
 from sip_app.ports import Channels, Credentials

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from protocols.presence_info import DIALOG_INFO, PIDF, CallIds, dialog_info, presence
 from protocols.records import Binding
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
-from sip_app.calls import Caller, Rejected
+from sip_app.calls.incoming import Caller, Rejected
 from sip_app.subscriptions import Notifier, View
 
 PRESENCE: Literal["presence"] = "presence"

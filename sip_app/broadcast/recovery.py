@@ -28,7 +28,7 @@ from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.in_call import play
 from sip_app.broadcast.media import load_formats
 from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
-from sip_app.calls import Dialog, DialogHandler
+from sip_app.calls.incoming import Dialog, DialogHandler
 
 Restore = Callable[[StoredDialog], Dialog]
 Handle = Callable[[LiveGroup, Dialog], DialogHandler]

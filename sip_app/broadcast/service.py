@@ -43,7 +43,7 @@ from sip_app.broadcast.keyframe_info import ask_picture
 from sip_app.broadcast.media import Plan, plan_leg, plan_source, silenced
 from sip_app.broadcast.recovery import adopt, reconcile, restore
 from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
-from sip_app.calls import CallGone, Dialog, DialogHandler, IncomingCall, OverlayOutcome, Rejected
+from sip_app.calls.incoming import CallGone, Dialog, DialogHandler, IncomingCall, OverlayOutcome, Rejected
 from sip_app.metrics import limited
 
 JOIN_FEATURE = "+g.dialcast.join"

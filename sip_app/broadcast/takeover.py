@@ -17,8 +17,8 @@ from sip_app.broadcast.ending import ENDED
 from sip_app.broadcast.group import LEASE, LiveGroup
 from sip_app.broadcast.recovery import Restore, go_on, hold, reconcile
 from sip_app.broadcast.service import BroadcastCalls
-from sip_app.calls import Dialog
-from sip_app.cluster import Cluster
+from sip_app.calls.incoming import Dialog
+from sip_app.cluster.nodes import Cluster
 
 log = structlog.get_logger()
 

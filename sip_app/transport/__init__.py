@@ -17,8 +17,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from protocols.net import Address, Flow, Transport
 from provisioning.config import Config
+from sip_app.access.guard import place_of
 from sip_app.bounds import make_room
-from sip_app.guard import place_of
 from sip_app.metrics import CONNECTIONS, limited
 from sip_app.transport.datagrams import MAPPED, Datagrams
 from sip_app.transport.limits import Limits, Sink

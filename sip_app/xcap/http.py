@@ -18,8 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from provisioning.config import XcapConfig
+from sip_app.access.guard import place_of
 from sip_app.bounds import RateLimit
-from sip_app.guard import place_of
 from sip_app.metrics import limited
 
 Lines = tuple[tuple[str, str], ...]

@@ -23,10 +23,10 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.headers import AuthParams, split_list, unquote_string
 from protocols.sip.uri import parse_uri
 from provisioning.config import Config
-from sip_app.admission import Admission
+from sip_app.access.admission import Admission
+from sip_app.access.guard import Guard, place_of
 from sip_app.bounds import RateLimit
-from sip_app.forwarding_targets import ForwardingTargets
-from sip_app.guard import Guard, place_of
+from sip_app.diversion.targets import ForwardingTargets
 from sip_app.metrics import XCAP, limited
 from sip_app.numbers import NumberPlan, domain_of, number_of
 from sip_app.ports import Ports

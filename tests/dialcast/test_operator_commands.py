@@ -17,7 +17,7 @@ from dialcast.command_line import app
 from protocols.call_record import CallRecord
 from provisioning.calls_cli import _table
 from provisioning.config import OPERATOR_SOCKET
-from sip_app import codes
+from sip_app.diversion import codes
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from sip_app.broadcast.relay_link import RelayLink
 from sip_app.broadcast.relays import RelayPool
 from sip_app.broadcast.service import BroadcastCalls
 from sip_app.broadcast.takeover import Takeover
-from sip_app.cluster import Cluster
+from sip_app.cluster.nodes import Cluster
 from sip_app.ports import Dialogs, DiversionSettings
 from sip_app.server import ApplicationServer
 

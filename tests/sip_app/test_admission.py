@@ -9,7 +9,7 @@ from ua import DOMAIN, running
 from protocols.net import Address, Flow
 from protocols.sip.message import Request, parse_message
 from provisioning.config import Config, LogConfig, SipConfig
-from sip_app.admission import Admission
+from sip_app.access.admission import Admission
 from sip_app.bounds import RateLimit
 
 EDGE, OUTER = Address("10.0.0.1", 5060), Address("10.0.0.2", 5060)

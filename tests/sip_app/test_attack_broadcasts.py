@@ -20,7 +20,7 @@ from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.media import plan_source
 from sip_app.broadcast.operator import OperatorDoor
 from sip_app.broadcast.service import BroadcastCalls
-from sip_app.calls import Caller, Rejected
+from sip_app.calls.incoming import Caller, Rejected
 
 CHANNEL = "1001@dialcast.internal"
 FLOW = Flow("udp", Address("127.0.0.1", 5060), Address("127.0.0.1", 5070))

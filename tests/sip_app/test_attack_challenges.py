@@ -10,7 +10,7 @@ from ua import DOMAIN, running
 from protocols.net import Address, Flow
 from protocols.sip.message import Headers, Request, make_response, parse_message
 from provisioning.config import SipConfig
-from sip_app.admission import Admission
+from sip_app.access.admission import Admission
 
 OFFERED = f'Digest realm="{DOMAIN}", nonce="19f-abcdef-0123456789abcdef0123", algorithm=MD5, qop="auth"'
 

@@ -12,9 +12,9 @@ from ua import running
 
 from protocols.sip.uri import SipUri, parse_uri
 from provisioning.config import Config, DnsConfig, SipConfig
-from sip_app.calls import Rejected
+from sip_app.calls.incoming import Rejected
 from sip_app.numbers import NumberPlan
-from sip_app.resolver import NextHops, Unresolved
+from sip_app.proxy.resolver import NextHops, Unresolved
 
 
 def test_maddr_does_not_lead_to_a_host_nobody_allowed(tmp_path: Path) -> None:

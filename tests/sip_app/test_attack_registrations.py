@@ -7,7 +7,7 @@ import pytest
 from ua import DOMAIN, running
 
 from protocols.net import Address
-from sip_app.calls import Caller
+from sip_app.calls.incoming import Caller
 
 
 def test_a_path_too_long_for_any_request_is_refused(tmp_path: Path) -> None:

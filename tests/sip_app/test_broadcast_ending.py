@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, MediaPhone, broadcasting, until
 
-from sip_app import endpoint
 from sip_app.broadcast import ending
 from sip_app.broadcast.ending import stopped_by_operator
+from sip_app.element import endpoint
 
 IMPATIENT: dict[str, Any] = {"leg_timeout": 0.2}
 

@@ -7,7 +7,7 @@ from protocols.net import Address
 from protocols.sdp import parse
 from provisioning.config import MediaConfig
 from sip_app.broadcast.media import dump_formats, load_formats, plan_leg, plan_source
-from sip_app.calls import Rejected
+from sip_app.calls.incoming import Rejected
 
 CONFIG = MediaConfig()
 RELAY = LegInfo(

@@ -17,7 +17,7 @@ from protocols.records import Channel
 from provisioning.config import ChannelsConfig, ServicePolicy
 from provisioning.reload import reloaded
 from sip_app.broadcast.policy import Gate
-from sip_app.calls import Caller, Rejected
+from sip_app.calls.incoming import Caller, Rejected
 
 PIN = "4711"
 

@@ -9,8 +9,8 @@ from ua import DOMAIN, Phone, World, running
 from protocols.records import Condition, DiversionRule
 from protocols.sdp import parse
 from protocols.sip.message import Response
-from sip_app.calls import Rejected
-from sip_app.codes import Code, parse_code
+from sip_app.calls.incoming import Rejected
+from sip_app.diversion.codes import Code, parse_code
 
 
 @pytest.mark.parametrize(

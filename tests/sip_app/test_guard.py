@@ -10,8 +10,8 @@ from ua import DOMAIN, Phone, World, running
 
 from protocols.sip.message import Headers, Request
 from provisioning.config import Config, SecurityConfig, SipConfig
+from sip_app.access.guard import Guard, place_of
 from sip_app.bounds import MAX_TRACKED
-from sip_app.guard import Guard, place_of
 
 
 def config(folder: Path, *, trusted: tuple[str, ...] = (), **security: object) -> Config:

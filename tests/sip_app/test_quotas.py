@@ -9,9 +9,9 @@ from ua import DOMAIN, Phone, running
 
 from protocols.sip.message import make_response
 from provisioning.config import Config, SecurityConfig, SipConfig
-from sip_app.calls import Rejected
-from sip_app.guard import Guard
-from sip_app.quotas import FORGOTTEN_AFTER, Quotas
+from sip_app.access.guard import Guard
+from sip_app.access.quotas import FORGOTTEN_AFTER, Quotas
+from sip_app.calls.incoming import Rejected
 
 
 def config(folder: Path, *, allow: tuple[str, ...] = (), **security: object) -> Config:

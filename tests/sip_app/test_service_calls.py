@@ -9,7 +9,7 @@ from protocols.net import Address
 from protocols.records import DiversionRule, DiversionRules, Overlay
 from protocols.sip.message import Request
 from provisioning.config import Config, ServicePolicy, SipConfig
-from sip_app.calls import CallGone, Dialog, IncomingCall, OverlayOutcome, Rejected
+from sip_app.calls.incoming import CallGone, Dialog, IncomingCall, OverlayOutcome, Rejected
 
 ANSWER = OFFER.replace(b"40000", b"50000").replace(b"40002", b"50002")
 

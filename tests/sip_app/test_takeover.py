@@ -15,9 +15,9 @@ from watching import watch
 from protocols.net import Address
 from protocols.records import Node
 from protocols.sip.message import Request
-from sip_app.calls import Caller
-from sip_app.cluster import Cluster
-from sip_app.handover import HandedOver, Handover
+from sip_app.calls.incoming import Caller
+from sip_app.cluster.handover import HandedOver, Handover
+from sip_app.cluster.nodes import Cluster
 
 HERE = Address("127.0.0.1", 5060)
 THERE = Address("127.0.0.1", 5070)
@@ -343,7 +343,7 @@ def test_a_call_is_handed_over_once_by_a_server_of_ours_only(tmp_path: Path, mon
             other = stranger.build("INVITE", f"sip:{BROADCASTER}@{DOMAIN}", body=OFFER)
             assert (await stranger.ask(with_route(route, other))).status == 407, "it was for another call"
             with monkeypatch.context() as late:
-                late.setattr("sip_app.handover.LIFETIME", -1.0)
+                late.setattr("sip_app.cluster.handover.LIFETIME", -1.0)
                 old = ours.route(request, handed, first.address)
             assert (await stranger.ask(with_route(old))).status == 407, "too late"
             # Handed over to a server that does not hold it (any more): it is not sent on again.

@@ -19,7 +19,7 @@ from protocols.net import Address
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri, parse_uri
 from provisioning.config import Config, DnsConfig, SipConfig, TlsConfig
-from sip_app.resolver import Hop, NextHops, Unresolved
+from sip_app.proxy.resolver import Hop, NextHops, Unresolved
 from sip_app.transport.tls import trial_certificate
 
 ZONE = "far.example"

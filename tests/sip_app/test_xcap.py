@@ -24,8 +24,8 @@ from protocols.sip.headers import AuthParams
 from provisioning.config import Config, SecurityConfig, SipConfig, XcapConfig
 from provisioning.store import Store
 from provisioning.subscribers import provision
-from sip_app.calls import Rejected
-from sip_app.forwarding_rules import registered, switched
+from sip_app.calls.incoming import Rejected
+from sip_app.diversion.rules import registered, switched
 from sip_app.xcap.selector import SS
 from sip_app.xcap.server import XcapServer
 

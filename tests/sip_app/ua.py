@@ -34,7 +34,7 @@ from protocols.sip.transaction import Timers, TransactionLayer
 from provisioning.config import Config, SipConfig
 from provisioning.store import Store
 from provisioning.subscribers import provision
-from sip_app.calls import BroadcastService
+from sip_app.calls.incoming import BroadcastService
 from sip_app.server import ApplicationServer
 
 DOMAIN = "dialcast.internal"

@@ -15,14 +15,14 @@ from protocols.sip.events import ServerTransaction
 from protocols.sip.headers import NameAddr, Reason
 from protocols.sip.message import Request, Response
 from protocols.sip.uri import SipUri
-from sip_app.calls import Caller, Rejected
-from sip_app.diversion import DiversionStep, Diverted, Kind
-from sip_app.endpoint import SipEndpoint
-from sip_app.fork import Fork, Outcome
-from sip_app.forwarding_targets import ForwardingTargets
+from sip_app.calls.incoming import Caller, Rejected
+from sip_app.diversion.diverted import DiversionStep, Diverted, Kind
+from sip_app.diversion.notices import Notices
+from sip_app.diversion.targets import ForwardingTargets
+from sip_app.element.endpoint import SipEndpoint
 from sip_app.metrics import limited
-from sip_app.notices import Notices
-from sip_app.onward import NobodyThere, still_wanted
+from sip_app.proxy.fork import Fork, Outcome
+from sip_app.proxy.onward import NobodyThere, still_wanted
 
 _BUSY = (486, 600)
 _UNREACHABLE = frozenset((408, 430, 503))

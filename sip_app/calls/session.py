@@ -16,12 +16,12 @@ from protocols.sip.errors import BadRequest, SipParseError
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.message import Request, Response, make_response
 from protocols.sip.session_timer import MAX_INTERVAL, agree, deadline
-from sip_app.capabilities import ALLOW, SUPPORTED_TEXT, HeaderList, Rejected, offer_in
-from sip_app.invite_server import InviteServer
+from sip_app.calls.capabilities import ALLOW, SUPPORTED_TEXT, HeaderList, Rejected, offer_in
+from sip_app.calls.invite_server import InviteServer
 
 if TYPE_CHECKING:
-    from sip_app.dialogs import Dialog
-    from sip_app.endpoint import SipEndpoint
+    from sip_app.calls.dialogs import Dialog
+    from sip_app.element.endpoint import SipEndpoint
 
 GLARE_WAIT = 2.0
 """Seconds below which we try again after 491: the Call-ID of our dialogs is always the peer's (section 14.1)."""

@@ -16,7 +16,7 @@ from protocols.sip.dialog import DialogState
 from protocols.sip.events import ServerTransaction
 from protocols.sip.invite import Acknowledged, AckTimeout, InviteEvent
 from protocols.sip.message import Request, Response, make_response
-from sip_app.capabilities import (
+from sip_app.calls.capabilities import (
     ALLOW,
     CALL_CAPABILITIES,
     CALL_METHODS,
@@ -27,11 +27,11 @@ from sip_app.capabilities import (
     Rejected,
     not_allowed,
 )
-from sip_app.invite_server import InviteServer
-from sip_app.session import CallSession
+from sip_app.calls.invite_server import InviteServer
+from sip_app.calls.session import CallSession
 
 if TYPE_CHECKING:
-    from sip_app.endpoint import SipEndpoint
+    from sip_app.element.endpoint import SipEndpoint
 
 __all__ = [
     "ALLOW",
@@ -50,7 +50,7 @@ ACK_PATIENCE = 2.0
 RESTORED_CSEQ_GAP = 10_000
 """A restored dialog's CSeq jumps this far: requests since its last save are not counted in the store."""
 
-log = structlog.get_logger("sip_app.dialogs")
+log = structlog.get_logger("sip_app.calls.dialogs")
 
 
 def new_tag() -> str:

@@ -33,8 +33,8 @@ from sip_app.broadcast.group import Broadcasting, new_leg_id
 from sip_app.broadcast.media import Plan, plan_announcement
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.relays import GroupKey
-from sip_app.calls import CallGone, Dialog, IncomingCall, Rejected
-from sip_app.capabilities import CALL_METHODS, not_allowed
+from sip_app.calls.capabilities import CALL_METHODS, not_allowed
+from sip_app.calls.incoming import CallGone, Dialog, IncomingCall, Rejected
 
 PREFIX = "announcement:"
 """How the relay's groups of announcements are named; no channel is."""
@@ -52,7 +52,7 @@ _TOLD_VIEWERS: dict[tuple[int, str | None], Prompt] = {
 }
 """By status, and by phrase where others have the same."""
 
-log = structlog.get_logger("sip_app.announcements")
+log = structlog.get_logger("sip_app.broadcast.announcements")
 Replan = Callable[[bytes], Plan]
 
 

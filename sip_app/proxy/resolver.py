@@ -32,7 +32,7 @@ _NAPTR_SERVICES: dict[bytes, Transport] = {b"SIP+D2U": "udp", b"SIP+D2T": "tcp",
 _SRV_PREFIXES: dict[Transport, str] = {"udp": "_sip._udp.", "tcp": "_sip._tcp.", "tls": "_sips._tcp."}
 _DEFAULT_PORTS: dict[Transport, int] = {"tls": 5061}
 
-log = structlog.get_logger("sip_app.resolver")
+log = structlog.get_logger("sip_app.proxy.resolver")
 
 _PRIVATE = tuple(
     [ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")]

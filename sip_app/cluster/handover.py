@@ -1,6 +1,6 @@
 """Calls handed over to the application server that holds the broadcast they are about.
 
-Several servers share one store (`sip_app.cluster`). The one a call reaches has asked who calls and followed the
+Several servers share one store (`sip_app.cluster.nodes`). The one a call reaches has asked who calls and followed the
 diversions; it tells the other in a Route entry (RFC 3261 section 20.34) that only a server with the same store can have
 signed, for this very request, that server and a short time; it is good once. So nobody is asked for a password twice,
 and no address is trusted.
@@ -14,9 +14,9 @@ from protocols.net import Address, Flow
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
-from sip_app.calls import Caller, Rejected
-from sip_app.proxy import Proxy, ProxyTarget
-from sip_app.routes import Seal
+from sip_app.calls.incoming import Caller, Rejected
+from sip_app.proxy.forwarding import Proxy, ProxyTarget
+from sip_app.proxy.routes import Seal
 from sip_app.transport import Transports
 
 PREFIX = "handed-over."

@@ -25,7 +25,7 @@ from sip_app.metrics import limited
 FIRST_DELAY = 0.25
 _CREDENTIALS = ("authorization", "proxy-authorization")
 
-log = structlog.get_logger("sip_app.guard")
+log = structlog.get_logger("sip_app.access.guard")
 
 
 @dataclass(slots=True)

@@ -31,15 +31,15 @@ from protocols.sip.events import (
 from protocols.sip.message import REASONS, Headers, Request, Response, check_request, make_response, parse_message
 from protocols.sip.transaction import Timers, TransactionLayer
 from provisioning.config import Config
-from sip_app.admission import Admission
-from sip_app.calls import IncomingCall
-from sip_app.dialogs import Dialog, Rejected, new_tag
-from sip_app.endpoint_users import ClientUser, Pipeline, Waiter, refusal_for
+from sip_app.access.admission import Admission
+from sip_app.calls.dialogs import Dialog, Rejected, new_tag
+from sip_app.calls.incoming import IncomingCall
+from sip_app.diversion.history import Lines, with_history
+from sip_app.element.stateless import Stateless
+from sip_app.element.users import ClientUser, Pipeline, Waiter, refusal_for
 from sip_app.events import Trace
-from sip_app.history import Lines, with_history
 from sip_app.metrics import count_answer, count_received, count_request, limited
 from sip_app.ports import Dialogs
-from sip_app.stateless import Stateless
 from sip_app.transport import Limits, Transports
 
 STOP_WITHIN = 2.0
@@ -49,7 +49,7 @@ LAST_WRITES_WITHIN = 1.0
 _STOP_REASON = 'SIP;cause=503;text="Server shutting down"'
 
 Send = Callable[[ServerTransaction, Response, float], None]
-log = structlog.get_logger("sip_app.endpoint")
+log = structlog.get_logger("sip_app.element.endpoint")
 
 
 class SipEndpoint:

@@ -10,7 +10,7 @@ from protocols.sip.invite import InviteEvent, UasInvite
 from protocols.sip.message import Request, make_response
 
 if TYPE_CHECKING:
-    from sip_app.endpoint import SipEndpoint
+    from sip_app.element.endpoint import SipEndpoint
 
 
 class InviteServer:

@@ -14,7 +14,8 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.invite import InviteEvent, ProvisionalAcknowledged, ProvisionalTimeout
 from protocols.sip.message import Request, make_response
-from sip_app.capabilities import (
+from sip_app.access.guard import place_of
+from sip_app.calls.capabilities import (
     ALLOW,
     CALL_CAPABILITIES,
     EARLY_METHODS,
@@ -25,13 +26,12 @@ from sip_app.capabilities import (
     not_allowed,
     offer_in,
 )
-from sip_app.dialogs import Dialog, DialogHandler, new_tag
-from sip_app.guard import place_of
-from sip_app.invite_server import InviteServer
-from sip_app.session import retry_after, session_of
+from sip_app.calls.dialogs import Dialog, DialogHandler, new_tag
+from sip_app.calls.invite_server import InviteServer
+from sip_app.calls.session import retry_after, session_of
 
 if TYPE_CHECKING:
-    from sip_app.endpoint import SipEndpoint
+    from sip_app.element.endpoint import SipEndpoint
 
 __all__ = ["BroadcastService", "CallGone", "Caller", "Dialog", "DialogHandler", "HeaderList", "IncomingCall"]
 __all__ += ["Rejected"]

@@ -17,8 +17,8 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.headers import Reason
 from protocols.sip.message import Headers, Request, Response, make_response
-from sip_app.dialogs import new_tag
-from sip_app.endpoint import SipEndpoint
+from sip_app.calls.dialogs import new_tag
+from sip_app.element.endpoint import SipEndpoint
 
 MAX_DIALOGS = 16
 """Dialogs one branch may make, early ones and late ones each: more phones than that ring nowhere behind one binding."""

@@ -23,7 +23,7 @@ RENEWALS = 4
 PATIENCE = 2.0
 """Seconds a call waits for a store that is away, to learn whether another server lives."""
 
-log = structlog.get_logger("sip_app.cluster")
+log = structlog.get_logger("sip_app.cluster.nodes")
 
 
 class Survivor(Protocol):

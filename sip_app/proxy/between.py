@@ -8,15 +8,15 @@ from protocols.sip.errors import SipParseError
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
-from sip_app.admission import Admitted
+from sip_app.access.admission import Admitted
+from sip_app.access.quotas import Quotas
 from sip_app.bounds import make_room
-from sip_app.calls import Rejected
-from sip_app.endpoint import SipEndpoint
-from sip_app.onward import Onward
-from sip_app.proxy import Proxy, ProxyTarget, one_hop_less
-from sip_app.quotas import Quotas
-from sip_app.routes import DialogRoute, RouteSigner, without_own_routes
-from sip_app.strays import Strays
+from sip_app.calls.incoming import Rejected
+from sip_app.cluster.strays import Strays
+from sip_app.element.endpoint import SipEndpoint
+from sip_app.proxy.forwarding import Proxy, ProxyTarget, one_hop_less
+from sip_app.proxy.onward import Onward
+from sip_app.proxy.routes import DialogRoute, RouteSigner, without_own_routes
 
 MAX_OVER = 20_000
 """Calls remembered as over, so that neither side reaches the other any more; beyond it the oldest are forgotten."""

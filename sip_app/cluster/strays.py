@@ -9,11 +9,11 @@ from collections.abc import Callable
 from protocols.net import Flow
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
-from sip_app.admission import Admitted
-from sip_app.calls import Rejected
-from sip_app.cluster import Cluster, Survivor
+from sip_app.access.admission import Admitted
+from sip_app.calls.incoming import Rejected
+from sip_app.cluster.nodes import Cluster, Survivor
 from sip_app.ports import Dialogs
-from sip_app.proxy import Proxy, ProxyTarget
+from sip_app.proxy.forwarding import Proxy, ProxyTarget
 
 Serve = Callable[[ServerTransaction, Request, Flow], None]
 

@@ -16,18 +16,18 @@ from protocols.sip.events import ServerTransaction
 from protocols.sip.headers import NameAddr
 from protocols.sip.message import Request, make_response
 from protocols.sip.uri import SipUri, Uri, parse_uri
-from sip_app.calls import Caller, Rejected
-from sip_app.dialogs import new_tag
-from sip_app.diversion import Diverted, History
-from sip_app.endpoint import SipEndpoint
-from sip_app.fork import ForkUser
-from sip_app.history import history_lines
+from sip_app.access.quotas import Quotas
+from sip_app.calls.dialogs import new_tag
+from sip_app.calls.incoming import Caller, Rejected
+from sip_app.diversion.diverted import Diverted, History
+from sip_app.diversion.history import history_lines
+from sip_app.element.endpoint import SipEndpoint
 from sip_app.numbers import ForeignTarget, NumberPlan, number_of
 from sip_app.ports import Credentials
-from sip_app.proxy import Proxy, ProxyTarget
-from sip_app.quotas import Quotas
+from sip_app.proxy.fork import ForkUser
+from sip_app.proxy.forwarding import Proxy, ProxyTarget
+from sip_app.proxy.resolver import Hop, NextHops, Unresolved
 from sip_app.registrar import Registrar
-from sip_app.resolver import Hop, NextHops, Unresolved
 from sip_app.transport.streams import SECURE
 
 MAX_DATAGRAM = 1_300

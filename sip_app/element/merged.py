@@ -2,8 +2,8 @@
 
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
-from sip_app.calls import Rejected
-from sip_app.endpoint import SipEndpoint
+from sip_app.calls.incoming import Rejected
+from sip_app.element.endpoint import SipEndpoint
 
 
 class Merged:

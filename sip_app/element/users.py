@@ -8,7 +8,7 @@ from protocols.sip.dialog import DialogState
 from protocols.sip.errors import SipParseError
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.message import Request, Response
-from sip_app.capabilities import Rejected
+from sip_app.calls.capabilities import Rejected
 
 
 class ClientUser(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from protocols.records import Condition, DiversionRule, DiversionRules
-from sip_app.calls import Rejected
+from sip_app.calls.incoming import Rejected
 
 RULE_IDS: dict[Condition, str] = {
     "unconditional": "cfu", "busy": "cfb", "no-answer": "cfnr", "not-registered": "cfnl", "not-reachable": "cfnrc",

@@ -17,9 +17,9 @@ from protocols.sip.headers import AuthParams, NameAddr
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri, TelUri
 from provisioning.config import Config
-from sip_app.admission import Admitted
-from sip_app.calls import Caller, Rejected
-from sip_app.guard import Guard
+from sip_app.access.admission import Admitted
+from sip_app.access.guard import Guard
+from sip_app.calls.incoming import Caller, Rejected
 from sip_app.metrics import AUTHENTICATIONS, limited
 from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import Credentials
@@ -33,7 +33,7 @@ MAX_WAITING = 1_000
 MAX_CLAIM = 200
 """Characters of a From that was refused which the log shows."""
 
-log = structlog.get_logger("sip_app.identity")
+log = structlog.get_logger("sip_app.access.identity")
 
 
 class Identity:

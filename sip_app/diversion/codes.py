@@ -15,14 +15,14 @@ from protocols.prompts import Prompt, digits
 from protocols.records import Condition, DiversionRules, Diversions
 from protocols.sdp import Format, Media, Origin, SdpError, SessionDescription, answer_media, parse, reject
 from protocols.sip.headers import Reason
-from sip_app.calls import BroadcastService, IncomingCall, Rejected
-from sip_app.forwarding_rules import erased, registered, switched
-from sip_app.forwarding_targets import ForwardingTargets
+from sip_app.calls.incoming import BroadcastService, IncomingCall, Rejected
+from sip_app.diversion.rules import erased, registered, switched
+from sip_app.diversion.targets import ForwardingTargets
 from sip_app.numbers import NumberPlan, number_of
 from sip_app.ports import DiversionSettings
 
 if TYPE_CHECKING:
-    from sip_app.announcements import Announcements
+    from sip_app.broadcast.announcements import Announcements
 
 Operation = Literal["activate", "register", "deactivate", "erase", "interrogate"]
 DISCARD_PORT = 9
@@ -34,7 +34,7 @@ _OPERATIONS: dict[str, Operation] = {
 }  # fmt: skip
 _WITH_NUMBER = ("activate", "register")
 
-log = structlog.get_logger("sip_app.codes")
+log = structlog.get_logger("sip_app.diversion.codes")
 
 
 @dataclass(frozen=True, slots=True)

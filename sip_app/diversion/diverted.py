@@ -18,8 +18,8 @@ from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
 from provisioning.config import Config
 from sip_app.bounds import RateLimit
-from sip_app.calls import Rejected
-from sip_app.history import made_private, wants_privacy, with_reason
+from sip_app.calls.incoming import Rejected
+from sip_app.diversion.history import made_private, wants_privacy, with_reason
 from sip_app.metrics import DIVERSIONS, limited
 from sip_app.numbers import NumberPlan
 from sip_app.ports import DiversionSettings
@@ -39,7 +39,7 @@ _CAUSES: dict[Kind, tuple[int, str]] = {
 }
 """The cause in History-Info (RFC 4458, TS 24.604) and the reason in Diversion (RFC 5806)."""
 
-log = structlog.get_logger("sip_app.diversion")
+log = structlog.get_logger("sip_app.diversion.diverted")
 
 
 @dataclass(frozen=True, slots=True)

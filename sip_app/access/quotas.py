@@ -12,14 +12,14 @@ import structlog
 
 from protocols.sip.events import ServerTransaction
 from provisioning.config import Config
+from sip_app.access.guard import Guard
 from sip_app.bounds import MAX_TRACKED, RateLimit, make_room
-from sip_app.calls import Rejected
-from sip_app.guard import Guard
+from sip_app.calls.incoming import Rejected
 from sip_app.metrics import limited
 from sip_app.numbers import spellings
 
 if TYPE_CHECKING:
-    from sip_app.endpoint import SipEndpoint
+    from sip_app.element.endpoint import SipEndpoint
 
 HOUR = 3600.0
 MINUTE = 60.0
@@ -29,7 +29,7 @@ FORGOTTEN_AFTER = 4 * HOUR
 CallName = tuple[str, str]
 """Call-ID and the caller's tag. A caller may give several calls one name: each counts."""
 
-log = structlog.get_logger("sip_app.quotas")
+log = structlog.get_logger("sip_app.access.quotas")
 
 
 class Quotas:

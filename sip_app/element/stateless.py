@@ -15,8 +15,8 @@ from protocols.sip.message import REASONS, Request, Response, make_response, ove
 from protocols.sip.transaction_keys import response_flow, stamped
 from provisioning.config import SipConfig
 from sip_app.bounds import make_room
-from sip_app.capabilities import Rejected
-from sip_app.dialogs import new_tag
+from sip_app.calls.capabilities import Rejected
+from sip_app.calls.dialogs import new_tag
 from sip_app.metrics import count_answer, limited
 
 _REMEMBERED = 512

@@ -12,9 +12,9 @@ from protocols.net import Address, Flow, is_host
 from protocols.sip.errors import SipParseError
 from protocols.sip.message import Request
 from provisioning.config import Config, SipConfig
+from sip_app.access.guard import Guard, place_of
 from sip_app.bounds import MAX_TRACKED, RateLimit, make_room
-from sip_app.capabilities import Rejected
-from sip_app.guard import Guard, place_of
+from sip_app.calls.capabilities import Rejected
 from sip_app.metrics import limited
 
 RESPONSES_PER_REQUEST = 10

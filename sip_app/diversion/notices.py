@@ -9,13 +9,13 @@ import secrets
 from protocols.net import Flow
 from protocols.records import Diversions
 from protocols.sip.message import Headers, Request
-from sip_app.calls import Caller
-from sip_app.dialogs import new_tag
-from sip_app.diversion import Diverted, Kind, Notice
-from sip_app.endpoint import SipEndpoint
-from sip_app.history import wants_anonymity
+from sip_app.calls.dialogs import new_tag
+from sip_app.calls.incoming import Caller
+from sip_app.diversion.diverted import Diverted, Kind, Notice
+from sip_app.diversion.history import wants_anonymity
+from sip_app.element.endpoint import SipEndpoint
 from sip_app.numbers import domain_of, number_of
-from sip_app.onward import Onward
+from sip_app.proxy.onward import Onward
 
 _WHY: dict[Kind, str] = {
     "unconditional": "",

@@ -12,12 +12,12 @@ from protocols.net import Flow
 from protocols.sip.events import ServerTransaction
 from protocols.sip.headers import DiversionEntry, HistoryEntry
 from protocols.sip.message import Headers, Request
-from sip_app.admission import Admission
-from sip_app.calls import Caller, Rejected
-from sip_app.endpoint import SipEndpoint
-from sip_app.fork import Fork, ForkUser
-from sip_app.history import diversion_lines, history_lines, wants_privacy
-from sip_app.routes import RouteSigner, record_routes
+from sip_app.access.admission import Admission
+from sip_app.calls.incoming import Caller, Rejected
+from sip_app.diversion.history import diversion_lines, history_lines, wants_privacy
+from sip_app.element.endpoint import SipEndpoint
+from sip_app.proxy.fork import Fork, ForkUser
+from sip_app.proxy.routes import RouteSigner, record_routes
 
 MAX_FORWARDS = 70
 _DIALOG_MAKERS = frozenset(("INVITE", "SUBSCRIBE", "REFER"))
