@@ -2,8 +2,7 @@
 
 Kamailio (Debian `kamailio`, `kamailio-sqlite-modules`, `kamailio-python3-modules`) does the same work with the same
 guarantees: digest authentication from a database with counted nonces, registrations written through to it (`db_mode`
-1), SQLite in WAL mode with its default `synchronous=FULL`, as dialcast has it. What differs: Kamailio stores a dialog
-for every call it answers, dialcast for those that outlast their ACK, which a code call does not; Kamailio keeps all
+1), SQLite in WAL mode with its default `synchronous=FULL`, as dialcast has it. What differs: Kamailio keeps all
 registrations in memory and commits each one by itself, dialcast commits together what comes within 10 ms; dialcast
 hangs up a call to a service code, where Kamailio waits for the caller's BYE; only dialcast logs registrations and
 codes and counts for `/metrics`; Kamailio has one worker.
@@ -140,7 +139,6 @@ def _database(path: Path, accounts: list[Account]) -> None:
     with sqlite3.connect(path) as connection:
         for part in ("standard", "auth_db", "usrloc"):
             connection.executescript((SCHEMAS / f"{part}-create.sql").read_text())
-        connection.execute("create table calls (call_id text primary key, caller text, contact text)")
         connection.execute("create table forwardings (number text primary key, target text)")
         connection.execute("pragma journal_mode=wal")
         rows = [(account.number, REALM, _ha1(account)) for account in accounts]
