@@ -243,6 +243,7 @@ class Groups:
         leg.removed = True
         self.engine.remove(group.group_id, leg_id)
         self._release(leg.media.values())
+        leg.media.clear()  # they hold each other
         group.keyframes.forget(leg_id)
         if group.source is leg:
             group.source = None
