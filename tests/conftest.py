@@ -1,6 +1,14 @@
-"""For all tests: names that are the same in every process, so that they can be shared among several."""
+"""For all tests: names that are the same in every process, so that they can be shared among several; and Ctrl-C."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell's background jobs are born deaf to Ctrl-C; so would be all that tests start and send it to."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
