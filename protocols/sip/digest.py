@@ -1,7 +1,8 @@
 """Digest authentication (RFC 7616, RFC 8760) for server and client: MD5, SHA-256 and SHA-512-256, qop=auth.
 
 A server issues nonces it need not remember (`NonceSource`), challenges with `challenge`, and judges with `verify`;
-a client answers with `authorize`. Times are Unix seconds, so that nonces outlive a restart.
+a client answers with `authorize`. Times are seconds of any one clock. A nonce is good for as long as its key is kept:
+the server makes a new key at each start, so those of the run before are stale.
 """
 
 import hashlib

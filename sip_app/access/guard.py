@@ -21,7 +21,6 @@ from provisioning.config import Config
 from sip_app.bounds import MAX_TRACKED, make_room
 from sip_app.metrics import limited
 
-"""Addresses with failures, blocks and known phones remembered, each; beyond it the oldest is forgotten."""
 FIRST_DELAY = 0.25
 _CREDENTIALS = ("authorization", "proxy-authorization")
 

@@ -28,7 +28,7 @@ from sip_app.pace import Pace
 SENT_AS = f"{CONTENT_TYPE};charset=UTF-8"
 ACCEPT = (("Accept", CONTENT_TYPE),)
 
-log = structlog.get_logger("sip_app.messages")
+log = structlog.get_logger("sip_app.broadcast.messages")
 
 
 class Phones(Protocol):

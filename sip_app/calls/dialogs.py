@@ -240,7 +240,7 @@ class Dialog:
 
     async def _serve(self, tx: ServerTransaction, request: Request) -> None:
         if request.method == "INFO":
-            if "info-package" in request.headers:
+            if "info-package" in request.headers:  # RFC 6086 section 4.2.2: we take none
                 raise Rejected(469, headers=(("Recv-Info", "nil"),))
             if self.handler is not None:
                 await self.handler.on_info(request)

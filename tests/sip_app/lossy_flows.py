@@ -136,7 +136,7 @@ async def joining(world: LossyWorld) -> Dialling:
 
 
 @flow
-async def going_live_with_ajoining_terminal(world: LossyWorld) -> None:
+async def going_live_with_a_joining_terminal(world: LossyWorld) -> None:
     leg = await answered(await joining(world))
     await agreed(world)
     if leg is not None:

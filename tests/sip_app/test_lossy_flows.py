@@ -1,4 +1,4 @@
-"""Every flow of the service, a few hundred seeds each, on a network that loses, doubles, delays and reorders.
+"""Every flow of the service, 70 seeds each, on a network that loses, doubles, delays and reorders.
 
 Whatever happens on the way: both sides of a call agree whether it stands, and when all is over nothing is left in the
 server. `DIALCAST_LOSSY_SEEDS=5000 pytest tests/sip_app/test_lossy_flows.py` runs more seeds,
