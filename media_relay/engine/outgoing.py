@@ -152,17 +152,18 @@ class Outgoing:
             return 0
         self._resends = min(RESEND_BURST, self._resends + (now - self._resent_at) * RESEND_RATE)
         self._resent_at = now
-        count = 0
+        before = self.packets
         for number in lost:
             if self._resends < 1:
                 break
             self._resends -= 1  # also for what is not there: looking for it costs us, and asking costs them nothing
             sequence = self._numbers.group_sequence(number)
             packet = None if sequence is None else self.stream.packet(sequence)
-            if packet is not None and self._send(packet, now):
-                count += 1
-        self.resent += count
-        return count
+            if packet is not None:
+                self._send(packet, now)
+        resent = self.packets - before
+        self.resent += resent
+        return resent
 
     @property
     def report(self) -> OutletState:
