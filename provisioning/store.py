@@ -1,11 +1,13 @@
 """The store as `dialcast` opens it: one database with everything dialcast must not forget, a port for each concern."""
 
+import asyncio
 import math
 import secrets
 import time
 from pathlib import Path
 from typing import Self
 
+import structlog
 from sqlalchemy import URL, Connection, func, insert, select
 
 from provisioning import schema
@@ -14,14 +16,18 @@ from provisioning.call_records import CallFile, CallRecordStore
 from provisioning.call_store import BroadcastStore, DialogStore, NodeStore
 from provisioning.channel_store import ChannelStore
 from provisioning.config import Config
-from provisioning.database import Database, private_directory
+from provisioning.database import Database, StoreError, private_directory
 from provisioning.subscriber_store import CredentialStore, DiversionStore, LocationStore
 
 _FACTS = schema.Rows(schema.facts)
+PURGE_EVERY = 3600.0
+"""Seconds between two looks for registrations long expired."""
+
+log = structlog.get_logger()
 
 
 class SecretStore:
-    """Server-held facts, e.g. the nonce key, made once and kept."""
+    """Server-held facts, e.g. the key of handovers, made once and kept."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -60,11 +66,15 @@ class Store:
         self.nodes = NodeStore(database)
         self.secrets = SecretStore(database)
         self.call_records = CallRecordStore(database, CallFile(call_file) if call_file is not None else None)
+        self._purging: asyncio.Task[None] | None = None
         database.on_foreign_change = self._forget
 
     @classmethod
-    async def open(cls, config: Config) -> Self:
-        """Open (at first: make) the configured database. Raises StoreError with what is wrong in one line."""
+    async def open(cls, config: Config, purge_every: float = PURGE_EVERY) -> Self:
+        """Open (at first: make) the configured database. Raises StoreError with what is wrong in one line.
+
+        Registrations long expired are removed now, and every so many seconds for as long as it is open.
+        """
         settings = config.store
         if settings.url is None:
             private_directory(config.data_path)
@@ -82,10 +92,14 @@ class Store:
             config.data_path / call_file if call_file is not None else None,
         )
         await store.location.purge(time.time())
+        store._purging = asyncio.create_task(store._purge(purge_every))
         return store
 
     async def close(self) -> None:
         """Finish what was asked before, then close the database."""
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.gather(self._purging, return_exceptions=True)
         await self.call_records.close()
         await self._database.close()
 
@@ -107,6 +121,14 @@ class Store:
         standing = select(func.count(bindings.aor.distinct()), func.count()).where(bindings.expires_at > now)
         numbers, contacts = await self._database.run(lambda connection: tuple(connection.execute(standing).one()))
         return numbers, contacts
+
+    async def _purge(self, every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.location.purge(time.time())
+            except StoreError as error:
+                log.warning("registrations.not_purged", error=str(error))
 
     def _forget(self) -> None:
         for cache in self._caches:

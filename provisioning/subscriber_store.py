@@ -31,6 +31,8 @@ V = TypeVar("V")
 RulesChange = Callable[[DiversionRules | None], DiversionRules | None]
 EXPIRED_KEPT = 60.0
 """Seconds an expired binding stays stored, so that clocks may differ a little."""
+PURGED_AT_ONCE = 500
+"""Bindings one transaction of a purge removes, so that no registration waits for it."""
 _NO_DIVERSIONS = Diversions()
 
 
@@ -110,7 +112,14 @@ class LocationStore(CachedReads):
     _drop = delete(schema.bindings).where(
         schema.bindings.c.aor == bindparam("aor"), schema.bindings.c.contact_key == bindparam("contact_key")
     )
-    _expired = delete(schema.bindings).where(schema.bindings.c.expires_at < bindparam("before"))
+    _expired = (
+        select(schema.bindings.c.aor, schema.bindings.c.contact_key)
+        .where(schema.bindings.c.expires_at < bindparam("before"))
+        .order_by(schema.bindings.c.expires_at)
+        .limit(PURGED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    """What another server registers anew or purges at this moment (PostgreSQL) is left to it."""
 
     async def bindings(self, aor: str, now: float) -> Sequence[Binding]:
         """Bindings that have not expired at `now` (Unix seconds), best q first."""
@@ -135,9 +144,20 @@ class LocationStore(CachedReads):
 
         await self._database.run(write, lambda _: self._cache.change(aor, changed))
 
-    async def purge(self, now: float) -> None:
-        """Delete what expired before `now` (Unix seconds): numbers that never register again leave nothing behind."""
-        await self._database.run(lambda connection: connection.execute(self._expired, {"before": now - EXPIRED_KEPT}))
+    async def purge(self, now: float) -> int:
+        """Delete what expired long before `now` (Unix seconds), in small steps; how many bindings those were. Numbers
+        that never register again leave nothing behind."""
+
+        def step(connection: Connection) -> int:
+            found = connection.execute(self._expired, {"before": now - EXPIRED_KEPT}).all()
+            if found:
+                connection.execute(self._drop, [row._asdict() for row in found])
+            return len(found)
+
+        removed = 0
+        while count := await self._database.run(step):
+            removed += count
+        return removed
 
     async def _known(self, aor: str) -> tuple[Binding, ...]:
         def load(connection: Connection) -> tuple[Binding, ...]:

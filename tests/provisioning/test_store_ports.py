@@ -1,8 +1,10 @@
 """The store keeps what the service logic puts through its ports, and gives it back after a restart."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from protocols.records import (
     Subscriber,
 )
 from provisioning.config import Config, StoreConfig
-from provisioning.database import StoreError
+from provisioning.database import LOCK_TIMEOUT, StoreError
 from provisioning.store import Store
+from provisioning.subscriber_store import EXPIRED_KEPT, PURGED_AT_ONCE
 from sip_app import ports
 
 AOR = "1001@dialcast.internal"
@@ -129,6 +132,64 @@ def test_an_expired_binding_is_not_returned_and_finally_forgotten(config: Config
         assert await store.location.bindings("1002@x", 0.0) == ()
 
     with_store(config, work, gone)
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for what the store does by itself."""
+    for _ in range(int(seconds / 0.05)):
+        if holds():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never happened")
+
+
+def test_numbers_that_never_register_again_leave_no_row_while_the_server_runs(config: Config) -> None:
+    """More than one step of a purge removes, and none that stands or has only just expired."""
+    begun = time.time()
+    kept = {"1001": begun + 60, "1002": begun - 1}
+    due = {f"gone-{place}": begun + 2 - EXPIRED_KEPT for place in range(PURGED_AT_ONCE + 20)}
+
+    def on_disk() -> set[str]:
+        with closing(sqlite3.connect(config.data_path / "dialcast.db")) as other:
+            return {aor.partition("@")[0] for (aor,) in other.execute("SELECT aor FROM bindings")}
+
+    async def run() -> None:
+        store = await Store.open(config, purge_every=0.5)
+        try:
+            writes = [
+                store.location.replace(f"{name}@x", [binding(aor=f"{name}@x", expires_at=at)], [])
+                for name, at in (kept | due).items()
+            ]
+            await asyncio.gather(*writes)
+            assert on_disk() == {*kept, *due}
+            await until(lambda: not on_disk() & {*due})
+            assert on_disk() == {*kept}
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_purge_that_finds_the_database_locked_is_made_up_for(config: Config) -> None:
+
+    async def run() -> None:
+        store = await Store.open(config, purge_every=0.2)
+        try:
+            gone = binding(expires_at=time.time() - EXPIRED_KEPT - 1)
+            await store.location.replace(AOR, [gone], [])
+            with closing(sqlite3.connect(config.data_path / "dialcast.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await asyncio.sleep(LOCK_TIMEOUT + 1)
+                assert other.execute("SELECT count(*) FROM bindings").fetchone() == (1,)
+                other.execute("ROLLBACK")
+                await until(lambda: other.execute("SELECT count(*) FROM bindings").fetchone() == (0,))
+            standing = binding(aor="1002@x")
+            await store.location.replace("1002@x", [standing], [])
+            assert await store.location.bindings("1002@x", time.time()) == (standing,)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
 
 
 def test_contacts_longer_than_an_index_key_stay_apart(config: Config) -> None:
