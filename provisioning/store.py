@@ -128,7 +128,7 @@ class Store:
             try:
                 await self.location.purge(time.time())
             except StoreError as error:
-                log.warning("registrations.not_purged", error=str(error))
+                log.debug("registrations.not_purged", error=str(error))  # whatever else asks the store tells louder
 
     def _forget(self) -> None:
         for cache in self._caches:
