@@ -89,18 +89,12 @@ class ApplicationServer:
         self._process = secrets.token_hex(4)
         self.registrar = Registrar(config.sip, ports.location, self._process, time.time, self.endpoint.transports.keep)
         sip = config.sip
-        own_hosts = {sip.bind, sip.advertised_host or sip.bind, *sip.also_bind, *sip.also_advertised}
+        host, code = sip.advertised_host or sip.bind, config.service.forwarding_code
+        own_hosts = {sip.bind, host, *sip.also_bind, *sip.also_advertised}
         self._plan = NumberPlan(config, own_hosts)
         self._diversion = DiversionStep(config, ports.diversions, self._plan)
         self._targets = ForwardingTargets(self._plan, ports.credentials)
-        self.codes = ServiceCodes(
-            self._plan,
-            config.service.forwarding_code,
-            ports.diversions,
-            self._targets,
-            service,
-            config.sip.advertised_host or config.sip.bind,
-        )
+        self.codes = ServiceCodes(self._plan, code, ports.diversions, self._targets, service, host)
         self.notifier = Notifier(self.endpoint, config)
         self.messages: Messages | None = None
         self._cluster: Cluster | None = None
@@ -112,9 +106,9 @@ class ApplicationServer:
         self._identity = Identity(config, self._plan, ports.credentials, self.guard, self.endpoint.proven, time.time)
         self._signer = RouteSigner(await ports.secrets.secret("record-route"), self._process, config.sip.route_lifetime)
         self._proxy = Proxy(self.endpoint, self._admission, self._signer)
-        self._handover = Handover(await ports.secrets.secret("handover"), self.endpoint.transports, self._proxy)
-        reaches = self.endpoint.transports.reaches
-        hops = NextHops(config.dns, self._reactor, reaches, loopback=not config.exposed)
+        transports, key = self.endpoint.transports, await ports.secrets.secret("handover")
+        self._handover = Handover(key, transports, self._proxy, self.quotas)
+        hops = NextHops(config.dns, self._reactor, transports.reaches, loopback=not config.exposed)
         self._onward = Onward(
             self.endpoint, self._plan, self.registrar, ports.credentials, self._proxy, self.quotas, hops
         )
@@ -211,6 +205,8 @@ class ApplicationServer:
         self._handover.take(tx.request)
         caller, channel = handed.caller, handed.channel
         if request.method == "INVITE":
+            if caller.authenticated and self._plan.local(caller.aor):
+                self.quotas.call(self.endpoint, tx, caller.aor)
             call = Diverted(handed.service, channel)
             await self._as_callee(tx, request, caller, ServiceNumber(handed.service), call, handed)
         elif request.method == "SUBSCRIBE" and channel is not None:
@@ -386,8 +382,10 @@ class ApplicationServer:
             if diverted is not None:
                 self._onward.tell(tx, request, diverted)
             return
+        self.quotas.answer(self.endpoint)
         back = handed.back if handed is not None else None
         call = IncomingCall(self.endpoint, tx, request, caller, channel, service, back)
+        self.endpoint.early[call.id] = call  # from now on, so that a crowd that comes at once finds the limit too
         if isinstance(target, ServiceCode):
             await self.codes.serve(call, target.text)
             return

@@ -40,6 +40,7 @@ class Quotas:
         self._clock = clock
         self._calls: dict[str, dict[CallName, list[float]]] = {}
         self._callers: dict[CallName, str] = {}
+        self._arriving: dict[ServerTransaction, CallName] = {}
         self._abroad: dict[str, deque[tuple[float, str]]] = {}
         self.reconfigure(config)
 
@@ -60,19 +61,29 @@ class Quotas:
             limited(limit)
             raise Rejected(503, "Too Many Requests Of This Account", (("Retry-After", "10"),))
 
-    def call(self, endpoint: "SipEndpoint", tx: ServerTransaction, aor: str) -> None:
-        """A call of an account arrives, and counts until it is refused or ends. Raises `Rejected` 486, or 503."""
+    def answer(self, endpoint: "SipEndpoint") -> None:
+        """A call that we answer ourselves, whoever calls. Raises `Rejected` 503 while there are too many."""
         if len(endpoint.dialogs) + len(endpoint.early) >= self._config.max_dialogs:
             limited("security.max_dialogs")
             raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
+
+    def call(self, endpoint: "SipEndpoint", tx: ServerTransaction, aor: str) -> None:
+        """A call of an account arrives, and counts until it is refused, ends or `departs`. Raises `Rejected` 486."""
         name = tx.request.call_id, tx.request.from_.tag
         self.begin(aor, name)
+        self._arriving[tx] = name
 
         def ended() -> None:
-            if not tx.last.startswith(b"SIP/2.0 2"):
+            if self._arriving.pop(tx, None) is not None and not tx.last.startswith(b"SIP/2.0 2"):
                 self.end(name)
 
         endpoint.at_end(tx, ended)
+
+    def departs(self, tx: ServerTransaction) -> None:
+        """What follows in a call does not pass here, its end neither: the server that has it counts it."""
+        name = self._arriving.pop(tx, None)
+        if name is not None:
+            self.end(name)
 
     def begin(self, aor: str, name: CallName) -> None:
         """A call of an account begins. Raises `Rejected` 486 when it has too many, 482 for the name of another's.

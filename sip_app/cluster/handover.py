@@ -14,6 +14,7 @@ from protocols.net import Address, Flow
 from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Request
 from protocols.sip.uri import SipUri
+from sip_app.access.quotas import Quotas
 from sip_app.calls.incoming import Caller, Rejected
 from sip_app.proxy.forwarding import Proxy, ProxyTarget
 from sip_app.proxy.routes import Seal
@@ -41,10 +42,11 @@ class HandedOver:
 class Handover:
     """Sends calls to other servers and reads what comes of them. `key` is a secret of the store."""
 
-    def __init__(self, key: bytes, transports: Transports, proxy: Proxy) -> None:
+    def __init__(self, key: bytes, transports: Transports, proxy: Proxy, quotas: Quotas) -> None:
         self._seal = Seal(key)
         self._transports = transports
         self._proxy = proxy
+        self._quotas = quotas
         self.address: Address | None = None
         """Where the others send to; None while there are none."""
         self._taken: dict[str, float] = {}
@@ -53,13 +55,15 @@ class Handover:
     def send(self, tx: ServerTransaction, request: Request, handed: HandedOver, to: Address) -> None:
         """Have the server at `to` answer the call.
 
-        What follows in its dialog comes through us only if nobody else stands between the caller and that server.
+        What follows in its dialog comes through us only if nobody else stands between the caller and that server; else
+        the call is counted here no longer than until it is answered.
         """
         behind_edge = tx.flow.transport == "udp" and self._proxy.came_through_edge(tx.flow)
         if behind_edge:
             handed = replace(handed, back=replace(tx.flow, local=to))
         target = ProxyTarget(request.uri, self._transports.udp_flow(to), (self.route(request, handed, to),))
-        self._proxy.forward(tx, request, None, [target], record=not behind_edge)
+        concluded = (lambda _: self._quotas.departs(tx)) if behind_edge else None
+        self._proxy.forward(tx, request, None, [target], record=not behind_edge, concluded=concluded)
 
     def route(self, request: Request, handed: HandedOver, to: Address) -> str:
         """The Route entry that hands `request` over to the server at `to`."""

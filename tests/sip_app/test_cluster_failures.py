@@ -1,15 +1,17 @@
-"""What the death of both application servers costs, or of one at the wrong moment; no call is handed over twice."""
+"""What the death of both application servers costs, or of one at the wrong moment; no call is handed over twice, and
+none counts where nothing tells of its end."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 from broadcast_world import BROADCASTER, CHANNEL, BroadcastWorld, MediaPhone, until
-from cluster_world import LEASE, two_servers
+from cluster_world import EDGE, LEASE, two_servers
 from test_announcement_calls import called, offer, private
-from ua import DOMAIN
+from ua import DOMAIN, Call
 
 from protocols.sip.message import Request
+from provisioning.config import SecurityConfig
 
 SECOND = "1003"
 
@@ -121,5 +123,74 @@ def test_a_call_handed_over_cannot_be_played_again(tmp_path: Path, monkeypatch: 
             move(thief, second)
             assert await replayed() == 407
             assert not first.service.open and not second.service.open
+
+    asyncio.run(scenario())
+
+
+def allow_one_call(*worlds: BroadcastWorld) -> None:
+    """As `dialcast reload` would: one call of an account at a time."""
+    for world in worlds:
+        security = SecurityConfig(calls_at_once=1)
+        world.server.reconfigure(world.config.model_copy(update={"security": security}))
+
+
+async def dialled(phone: MediaPhone, number: str, at: BroadcastWorld, holder: BroadcastWorld) -> tuple[Call, int]:
+    """A call the edge gives to one server and another answers: its ACK and BYE go from the edge straight there."""
+    move(phone, at)
+    call = await phone.dial(number, body=phone.offer())
+    answer = await call.final()
+    move(phone, holder)
+    if answer.status == 200:
+        call.ack(answer)
+    return call, answer.status
+
+
+def test_a_call_handed_over_behind_an_edge_counts_where_it_is_answered_until_it_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_servers(tmp_path, edge=True) as (first, second):
+            await first.broadcaster()
+            phone = await second.phone("1002", host=EDGE)
+            allow_one_call(first, second)
+            for _ in range(3):
+                view, status = await dialled(phone, BROADCASTER, second, first)
+                assert status == 200
+                assert f"1002@{DOMAIN}" not in second.server.quotas._calls
+                for server in (first, second):
+                    _, status = await dialled(phone, BROADCASTER, server, first)
+                    assert status == 486, "it has one"
+                assert (await view.send("BYE")).status == 200
+                await until(lambda: f"1002@{DOMAIN}" not in first.server.quotas._calls, 8)
+            await until(lambda: not second.server.quotas._callers and not second.server.quotas._arriving, 8)
+
+    asyncio.run(scenario())
+
+
+def test_a_call_handed_over_with_no_edge_counts_until_its_bye_passes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_servers(tmp_path) as (first, second):
+            await first.broadcaster()
+            phone = await second.phone("1002")
+            allow_one_call(first, second)
+            for _ in range(2):
+                view = await phone.watch()
+                assert (await (await phone.dial("*#21#")).final()).status == 486, "it passes here and counts"
+                assert (await view.send("BYE")).status == 200
+                assert list(first.server.quotas._calls) == [CHANNEL]
+                await until(lambda: not second.server.quotas._calls, 8)
+
+    asyncio.run(scenario())
+
+
+def test_a_broadcaster_who_was_lost_twice_comes_back_through_the_other_server(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with two_servers(tmp_path, edge=True, reconnect_grace=20) as (first, second):
+            phone, _ = await first.broadcaster()
+            allow_one_call(second)
+            for _ in range(2):
+                phone.dead = True
+                phone = await second.phone(BROADCASTER, host=EDGE)
+                _, status = await dialled(phone, "8888", second, first)
+                assert status == 200
+            assert list(first.service.open) == [CHANNEL] and not second.service.open
 
     asyncio.run(scenario())
