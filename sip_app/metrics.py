@@ -69,7 +69,7 @@ AUTHENTICATIONS = Tally(
 
 
 def limited(limit: str) -> None:
-    """Something was refused because of `limit`, the name of a configuration key such as `sip.max_connections`."""
+    """Something was refused, cut or left out because of `limit`: a configuration key, as `sip.max_connections`."""
     LIMITED.labels(limit).inc()
 
 

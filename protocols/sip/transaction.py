@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
+from typing import Literal
 
 from protocols.net import Address, Flow
 from protocols.sip.errors import SipParseError
@@ -62,6 +63,8 @@ class Timers:
         return 64 * self.t1
 
 
+Full = Literal["number", "bytes"]
+"""Which limit leaves no room for one more transaction: how many there are, or the bytes of their requests."""
 _Do = Callable[[Transaction, Response | None, Flow, float], None]
 
 
@@ -74,7 +77,10 @@ def _answered(status: int) -> Cause:
 
 
 class TransactionLayer:
-    """All transactions of one SIP element. `sent_by` says, per flow, the host and port our Via shows."""
+    """All transactions of one SIP element. `sent_by` says, per flow, the host and port our Via shows.
+
+    `no_room` hears of each request, of others or ours, that had no room.
+    """
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class TransactionLayer:
         max_transactions: int = MAX_TRANSACTIONS,
         sent_by: Callable[[Flow], Address] = lambda flow: flow.local,
         max_bytes: int = MAX_BYTES,
+        no_room: Callable[[Full], object] = lambda full: None,
     ) -> None:
         self.dropped = 0
         """Responses and ACKs that matched nothing or could not be read."""
@@ -89,8 +96,7 @@ class TransactionLayer:
         self._limit = max_transactions
         self._max_bytes = max_bytes
         self._held = 0
-        self.turned_away = 0
-        """Requests answered 503 because there were too many transactions."""
+        self._no_room = no_room
         self._sent_by = sent_by
         self._servers: dict[tuple[str, ...], ServerTransaction] = {}
         self._clients: dict[tuple[str, ...], ClientTransaction] = {}
@@ -143,8 +149,7 @@ class TransactionLayer:
             self._feed(known, "request", now)
             return
         request = stamped(request, flow)
-        if self._full(size) and not self._make_room(size):
-            self.turned_away += 1
+        if not self._has_room(size):
             busy = make_response(request, 503, to_tag=secrets.token_hex(4), headers=(("Retry-After", "5"),))
             self._out.append((busy.serialise(), response_flow(request, flow)))
             return
@@ -176,7 +181,7 @@ class TransactionLayer:
         request = self._with_via(request, flow, branch)
         key = (branch, request.method)
         tx = ClientTransaction("invite client" if request.method == "INVITE" else "client", key, request, flow)
-        if self._full() and not self._make_room():
+        if not self._has_room():
             tx.state = "terminated"
             self._events.append(TransactionTransportError(tx))
             return tx
@@ -324,14 +329,20 @@ class TransactionLayer:
             self._completed.popleft()
         self._events.append(TransactionTerminated(tx))
 
-    def _full(self, size: int = 0) -> bool:
-        return len(self) >= self._limit or self._held + size > self._max_bytes
-
-    def _make_room(self, size: int = 0) -> bool:
-        """Forget the oldest answered requests, whose only use left is to absorb retransmissions."""
-        while self._completed and self._full(size):
+    def _has_room(self, size: int = 0) -> bool:
+        """True if one more can be held; if need be in the place of the oldest answered requests, whose only use left is
+        to absorb retransmissions."""
+        while (full := self._full(size)) is not None:
+            if not self._completed:
+                self._no_room(full)
+                return False
             self._terminate(self._completed[0])
-        return not self._full(size)
+        return True
+
+    def _full(self, size: int) -> Full | None:
+        if len(self) >= self._limit:
+            return "number"
+        return "bytes" if self._held + size > self._max_bytes else None
 
     def _send(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if response is not None:

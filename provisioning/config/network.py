@@ -64,6 +64,12 @@ class SipConfig(Section):
     max_bindings: Count = 10
     """Contacts one number may have registered at once. Each is rung on a call (forking), so it bounds the
     work of one INVITE."""
+    max_branch_dialogs: Count = 16
+    """Dialogs a phone may make of one call, early ones and late answers each. A To tag of its own makes one, so that
+    several phones behind one contact make several; what more of them say is not passed on."""
+    max_challenges: Count = 16
+    """Challenges of several phones that go back to the caller together (RFC 3261 section 16.7 step 7); the rest is
+    left out, and those phones cannot be answered."""
     max_message_bytes: Annotated[int, Field(ge=1500, le=1_000_000)] = 65_535
     """Largest SIP message accepted, bytes; also the buffer one TCP connection may hold."""
     max_header_bytes: Annotated[int, Field(ge=1_024)] = 32_768
@@ -80,7 +86,7 @@ class SipConfig(Section):
     the oldest of the address with most of them; where there is none, new ones are closed. A phone needs one."""
     outgoing_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
     """The share of `max_connections` that is kept for connections this server makes itself, to other domains and to
-    phones that are gone from theirs."""
+    phones that are gone from theirs. Clients that ask for more than the rest count as `sip.outgoing_share`."""
     max_connections_per_address: Count = 100
     """Connections of one client address held at once, so that nobody takes all of them. Phones behind
     one NAT share it."""

@@ -24,6 +24,7 @@ from protocols.sip.uri import SipUri
 from provisioning.config.events import EventsConfig
 from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.calls.incoming import Caller, Dialog, Rejected
+from sip_app.metrics import limited
 from sip_app.subscriptions import Notifier
 
 ALIVE = ("live", "lost")
@@ -170,6 +171,8 @@ class ConferenceView:
         for entity in part.gone:
             del self._told[entity]
         self.more = len(part.told) + len(part.gone) < len(users) + len(gone)
+        if self._roster and not self.more and self._count > self._package.settings.roster_limit + 1:
+            limited("events.roster_limit")
         return part.body
 
 

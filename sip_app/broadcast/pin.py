@@ -99,6 +99,8 @@ class PinDesk:
             except Rejected:  # too many wrong ones, from this caller or for this channel: not even looked at
                 break
             prompts = ("pin-wrong", "pin-enter")
+        else:
+            limited("announcements.pin_tries")
         await asked.play("pin-failed")
         return False
 

@@ -30,13 +30,14 @@ from protocols.sip.events import (
 )
 from protocols.sip.message import REASONS, Headers, Request, Response, check_request, make_response, parse_message
 from protocols.sip.transaction import Timers, TransactionLayer
-from provisioning.config import Config
+from provisioning.config import Config, SipConfig
 from sip_app.access.admission import Admission
 from sip_app.calls.dialogs import Dialog, Rejected, new_tag
 from sip_app.calls.incoming import IncomingCall
 from sip_app.diversion.history import Lines, with_history
 from sip_app.element.stateless import Stateless
-from sip_app.element.users import ClientUser, Pipeline, Waiter, refusal_for
+from sip_app.element.tasks import Tasks
+from sip_app.element.users import ClientUser, Pipeline, Waiter
 from sip_app.events import Trace
 from sip_app.metrics import count_answer, count_received, count_request, limited
 from sip_app.ports import Dialogs
@@ -46,6 +47,7 @@ STOP_WITHIN = 2.0
 """Seconds the farewells of all dialogs may take together when the server stops."""
 LAST_WRITES_WITHIN = 1.0
 """Seconds the store may still take then to forget them."""
+_FULL = {"number": "sip.max_transactions", "bytes": "sip.max_transaction_bytes"}
 _STOP_REASON = 'SIP;cause=503;text="Server shutting down"'
 
 Send = Callable[[ServerTransaction, Response, float], None]
@@ -90,12 +92,18 @@ class SipEndpoint:
         self._admission = admission
         self._pipeline = pipeline
         self._trace = Trace(config.log.level == "debug")
-        self._layer = TransactionLayer(self.timers, sip.max_transactions, self.via_address, sip.max_transaction_bytes)
+        self._layer = TransactionLayer(
+            self.timers,
+            sip.max_transactions,
+            self.via_address,
+            sip.max_transaction_bytes,
+            no_room=lambda full: limited(_FULL[full]),
+        )
         make = transports or (lambda users: Transports(users, reactor, Limits.of(config), sip.dscp))
         self.transports = make(self)
         self._stateless = Stateless(self.send_stateless)
         self._started = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -118,11 +126,7 @@ class SipEndpoint:
         if self._timer is not None:
             self._timer.cancel()
         await self.transports.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=LAST_WRITES_WITHIN)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop(LAST_WRITES_WITHIN)
 
     def reconfigure(self, config: Config) -> None:
         """Take the limits and session timers of a changed configuration for what comes from now on."""
@@ -136,6 +140,11 @@ class SipEndpoint:
     def addresses(self) -> list[tuple[str, Address]]:
         """What is listened on: transport and address, those of `sip.bind` first, UDP before all."""
         return [(listener.transport, listener.local) for listener in self.transports.listeners]
+
+    @property
+    def settings(self) -> SipConfig:
+        """Those of `sip` in force."""
+        return self._sip
 
     @property
     def transactions(self) -> int:
@@ -158,31 +167,11 @@ class SipEndpoint:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background; what it fails of is logged."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
+        return self._tasks.spawn(work)
 
     def serve(self, tx: ServerTransaction, request: Request, work: Coroutine[Any, Any, None]) -> None:
         """Run the service of one request: if it ends in `Rejected` or an error, that is the answer."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._served, tx, request))
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, OSError):
-            log.error("server.store_failed", error=str(error))
-        elif error is not None and not isinstance(error, Rejected | SipParseError):
-            log.error("server.failed", exc_info=error)
-
-    def _served(self, tx: ServerTransaction, request: Request, task: asyncio.Task[None]) -> None:
-        self._finished(task)
-        if (refusal := refusal_for(task)) is not None:
-            self.reject(tx, request, refusal)
+        self._tasks.serve(work, partial(self.reject, tx, request))
 
     # What goes out
 
@@ -302,10 +291,7 @@ class SipEndpoint:
             self._trace.received(message, flow)
         if isinstance(message, Request) and not self._admits(message, flow):
             return
-        turned_away = self._layer.turned_away
         self._layer.receive(message, flow, now, len(data))
-        if self._layer.turned_away != turned_away:
-            limited("sip.max_transactions")
         self.pump()
 
     def _admits(self, request: Request, flow: Flow) -> bool:

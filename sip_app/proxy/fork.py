@@ -19,12 +19,9 @@ from protocols.sip.headers import Reason
 from protocols.sip.message import Headers, Request, Response, make_response
 from sip_app.calls.dialogs import new_tag
 from sip_app.element.endpoint import SipEndpoint
+from sip_app.metrics import limited
 
-MAX_DIALOGS = 16
-"""Dialogs one branch may make, early ones and late ones each: more phones than that ring nowhere behind one binding."""
 _CHALLENGES = ("www-authenticate", "proxy-authenticate")
-MAX_CHALLENGES = 16
-"""Challenges of several phones that go back to the caller together (RFC 3261 section 16.7 step 7)."""
 _PREFERRED_4XX = (401, 407, 415, 420, 484)
 _ANSWERED_ELSEWHERE = (("Reason", str(Reason("SIP", 200, "Call completed elsewhere"))),)
 
@@ -174,14 +171,22 @@ class Fork:
             return
         branch.rang = True
         with suppress(SipParseError):
-            branch.early.update({response.to.tag} - {""} if len(branch.early) < MAX_DIALOGS else ())
-            if response.to.tag and response.to.tag not in branch.early:
+            tag = response.to.tag
+            if tag and tag not in branch.early and not self._admits(branch.early, tag):
                 return
         if response.status in (180, 183) and not self.rang:
             self.rang = True
             if self._patience is not None and not self._given_up:
                 self._timer = self._endpoint.loop.call_later(self._patience, self._out_of_patience)
         self._endpoint.respond(self._tx, response)
+
+    def _admits(self, tags: set[str], tag: str) -> bool:
+        """Hold one more dialog of a branch, unless it has made too many."""
+        if len(tags) >= self._endpoint.settings.max_branch_dialogs:
+            limited("sip.max_branch_dialogs")
+            return False
+        tags.add(tag)
+        return True
 
     def _answered(self, response: Response, tx: ClientTransaction, branch: _Branch) -> None:
         if self._abandoned is not None:
@@ -221,8 +226,10 @@ class Fork:
         if best.status == 503:
             return Response(500, "Server Internal Error", best.headers.without("retry-after"), best.body)
         if best.status in (401, 407):
-            headers = best.headers.without(*_CHALLENGES).add(*self._challenges[:MAX_CHALLENGES])
-            return replace(best, headers=headers)
+            most = self._endpoint.settings.max_challenges
+            if len(self._challenges) > most:
+                limited("sip.max_challenges")
+            return replace(best, headers=best.headers.without(*_CHALLENGES).add(*self._challenges[:most]))
         return best
 
     def _out_of_patience(self) -> None:
@@ -254,8 +261,7 @@ class Fork:
             return
         dialog = replace(dialog, route_set=tuple([str(route) for route in reversed(beyond)]))
         self._endpoint.send_stateless(dialog.ack(tx.request.cseq.number), tx.flow)
-        if dialog.remote_tag not in branch.released and len(branch.released) < MAX_DIALOGS:
-            branch.released.add(dialog.remote_tag)
+        if dialog.remote_tag not in branch.released and self._admits(branch.released, dialog.remote_tag):
             _, bye = dialog.request("BYE", headers=(("Reason", str(reason)),))
             self._endpoint.spawn(self._hang_up(bye, tx.flow))
 

@@ -226,7 +226,7 @@ class Transports:
         _, name, timeout = self._intended.pop(flow.id, (flow, "", 0.0))
         if not timeout:
             return None
-        if not self._has_room(self.limits.connections - len(self._connections)):
+        if len(self._connections) >= self.limits.connections and not self._give_way("sip.max_connections"):
             return None
         creator: Any = self._tls.client(name) if flow.transport == "tls" and self._tls is not None else None
         connection = Connection(self, flow.transport, flow, creator.proves if creator is not None else None)
@@ -257,8 +257,13 @@ class Transports:
         if not self.sink.admits(flow):
             return None
         limit, share = self.limits.connections, self.limits.outgoing_share
-        room = min(limit - len(self._connections), limit - int(limit * share) - len(self._accepted))
-        if not self._has_room(room):
+        if len(self._connections) >= limit:
+            exceeded = "sip.max_connections"
+        elif len(self._accepted) >= limit - int(limit * share):
+            exceeded = "sip.outgoing_share"
+        else:
+            exceeded = None
+        if exceeded is not None and not self._give_way(exceeded):
             return None
         self._hold(flow, connection)
         self._accepted.add(flow.id)
@@ -269,14 +274,12 @@ class Transports:
         """Somebody has proven over this connection who he is: it gives way to nobody."""
         self._strangers.pop(flow.id, None)
 
-    def _has_room(self, room: int) -> bool:
-        """True if one more connection can be held, if need be in the place of a stranger's.
+    def _give_way(self, limit: str) -> bool:
+        """Make room, as this limit is reached, for one more connection by cutting a stranger's, if there is one.
 
         Of the address that holds most: who takes all places by many connections has his own ones cut.
         """
-        if room > 0:
-            return True
-        limited("sip.max_connections")
+        limited(limit)
         held = Counter(place_of(flow.remote.host) for flow in self._strangers.values())
         if not held:
             return False

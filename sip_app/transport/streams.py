@@ -88,6 +88,7 @@ class Connection(Protocol):
         )
         self._stage = Stage.HANDSHAKE
         self._idle = limits.idle_timeout
+        self._idle_limit = "sip.connection_idle_timeout"
         self._mid_message = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -251,7 +252,9 @@ class Connection(Protocol):
 
     def keep(self, seconds: float) -> None:
         """Expect a keep-alive at least this often from now on (RFC 5626 Flow-Timer)."""
-        self._idle = min(self._owner.limits.idle_timeout, seconds + FLOW_SLACK)
+        self._idle, self._idle_limit = min(
+            (self._owner.limits.idle_timeout, "sip.connection_idle_timeout"), (seconds + FLOW_SLACK, "sip.flow_timer")
+        )
         self._set_deadline(self._idle)
 
     def close(self) -> None:
@@ -269,6 +272,7 @@ class Connection(Protocol):
         silent = self._owner.loop.time() - self._heard
         interval = self._owner.limits.ping_interval
         if silent >= MISSED_PINGS * interval:
+            limited("websocket.ping_interval")
             self.close()
             return
         if silent >= interval:
@@ -287,11 +291,10 @@ class Connection(Protocol):
         if self._owner.loop.time() < self._deadline:
             self._timer = self._owner.loop.call_at(self._deadline, self._check_deadline)
             return
-        if (exceeded := self._exceeded()) is not None:
-            limited(exceeded)
+        limited(self._exceeded())
         self.close()
 
-    def _exceeded(self) -> str | None:
+    def _exceeded(self) -> str:
         """The setting whose time is up."""
         match self._stage:
             case Stage.HANDSHAKE:
@@ -300,7 +303,7 @@ class Connection(Protocol):
                 return "websocket.upgrade_timeout"
             case Stage.FIRST_MESSAGE:
                 return "sip.connection_first_message_timeout"
-        return "sip.message_timeout" if self._mid_message else None
+        return "sip.message_timeout" if self._mid_message else self._idle_limit
 
 
 class Acceptor(ServerFactory):

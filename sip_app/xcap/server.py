@@ -189,7 +189,9 @@ class XcapServer:
             return f"{name}@{domain_of(owner)}"
         if verdict == "failed":
             log.info("xcap.refused", user=name[:64], peer=asked.client)
-            await asyncio.sleep(self._guard.failed(asked.client))
+            if delay := self._guard.failed(asked.client):
+                limited("security.failures_before_delay")
+                await asyncio.sleep(delay)
         raise self._challenged(realm, asked, stale=verdict == "stale")
 
     def _challenged(self, realm: str, asked: Asked, *, stale: bool = False) -> XcapError:
