@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DOMAIN = "dialcast.internal"
 SERVER = Address("127.0.0.1", 5060)
+OTHER_SERVER = Address("127.0.0.2", 5060)
 TIMERS = Timers(c=180)
 ALL = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE"
 
@@ -122,7 +123,8 @@ class Leg:
         if not self.ended.is_set():
             self.end()
             self.state, request = self.state.request("BYE")
-            await self.phone.final(request)
+            response = await self.phone.final(request)
+            self.phone.unheard += response.status == 408  # a server on the way may have waited in vain
 
     def receive(self, tx: ServerTransaction, request: Request) -> None:
         """A request of the other side."""

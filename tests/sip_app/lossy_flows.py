@@ -34,6 +34,7 @@ async def over(world: LossyWorld) -> None:
     if weather.loss < 0.2 and not weather.blackout[1] and not any(phone.dead for phone in world.phones):
         assert not any(phone.unacknowledged for phone in world.phones)
     assert not world.lonely()
+    await world.part()
     assert not (left := world.leftovers()), left
 
 

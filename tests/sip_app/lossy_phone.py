@@ -32,13 +32,21 @@ class Phone:
     """One number at one address. `on_invite` decides what becomes of a call to it: by default it is picked up."""
 
     def __init__(
-        self, network: Any, random: Random, address: Address, number: str, *, allow: str = ALL, timer: bool = True
+        self,
+        network: Any,
+        random: Random,
+        address: Address,
+        number: str,
+        *,
+        allow: str = ALL,
+        timer: bool = True,
+        server: Address = SERVER,
     ) -> None:
         self.network, self.random, self.address, self.number = network, random, address, number
         self.allow = allow
         self.loop = asyncio.get_running_loop()
         self.layer = TransactionLayer(TIMERS)
-        self.flow = Flow("udp", address, SERVER)
+        self.flow = Flow("udp", address, server)
         self.contact = f"<sip:{number}@{address}>"
         self.legs: dict[DialogId, Leg] = {}
         self.ringing: list[Ringing] = []

@@ -1,6 +1,6 @@
-"""A whole application server in virtual time, on a network that drops, doubles, delays and reorders from a seed.
+"""Whole application servers in virtual time, on a network that drops, doubles, delays and reorders from a seed.
 
-The server, its transactions, dialogs and broadcast service are the real ones; sockets, store and relay are small
+The servers, their transactions, dialogs and broadcast service are the real ones; sockets, store and relay are small
 stand-ins in memory that answer after a seeded while. Time jumps to the next timer, so an hour takes milliseconds.
 """
 
@@ -33,15 +33,17 @@ from protocols.control import (
     UpdateLeg,
 )
 from protocols.net import Address, Flow
-from protocols.records import Binding, Channel, DiversionRules, Diversions, Overlay, StoredDialog, Subscriber
+from protocols.records import Binding, Channel, DiversionRules, Diversions, Node, Overlay, StoredDialog, Subscriber
 from protocols.sip.dialog import DialogId
 from provisioning.config import Config
 from sip_app.broadcast.group import Broadcasting
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.service import BroadcastCalls
+from sip_app.broadcast.takeover import Takeover
+from sip_app.cluster.nodes import Cluster
 from sip_app.server import ApplicationServer
 from sip_app.transport import Limits, Listener, Transports
-from tests.sip_app.lossy_calls import DOMAIN, SERVER, TIMERS
+from tests.sip_app.lossy_calls import DOMAIN, OTHER_SERVER, SERVER, TIMERS
 from tests.sip_app.lossy_phone import Phone
 
 CALM = 75.0
@@ -115,7 +117,7 @@ class Network:
     def send(self, data: bytes, source: Address, to: Address) -> bool:
         weather, random = self.weather, self.random
         began, ends, way = weather.blackout
-        dead = began <= self.loop.time() < ends and way & (1 if to == SERVER else 2)
+        dead = began <= self.loop.time() < ends and way & (1 if to in (SERVER, OTHER_SERVER) else 2)
         self.carried.append((self.loop.time(), source, to, data))
         for _ in range(1 + (random.random() < weather.doubled)):
             if not dead and random.random() >= weather.loss:
@@ -129,16 +131,16 @@ class Network:
 
 
 class LossyTransports(Transports):
-    """The server's sockets: one for UDP, and that is in this network."""
+    """A server's sockets: one for UDP, and that is in this network."""
 
-    def __init__(self, endpoint: Any, network: Network) -> None:
+    def __init__(self, endpoint: Any, network: Network, here: Address) -> None:
         nothing: Any = None
         super().__init__(endpoint, nothing, Limits())
-        self.bound["udp"] = SERVER
-        self.listeners.append(Listener("udp", SERVER, SERVER))
-        wire: Any = SimpleNamespace(send=lambda data, to: network.send(data, SERVER, to))
-        self._datagrams[SERVER] = wire
-        network.receivers[SERVER] = lambda data, source: endpoint.data_received(data, Flow("udp", SERVER, source))
+        self.bound["udp"] = here
+        self.listeners.append(Listener("udp", here, here))
+        wire: Any = SimpleNamespace(send=lambda data, to: network.send(data, here, to))
+        self._datagrams[here] = wire
+        network.receivers[here] = lambda data, source: endpoint.data_received(data, Flow("udp", here, source))
 
     def open(self, config: Config) -> None:
         """It is."""
@@ -153,6 +155,7 @@ class Memory:
     diversions_of: dict[str, Diversions] = field(default_factory=dict)
     stored: dict[str, StoredDialog] = field(default_factory=dict)
     claims: dict[str, Any] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
     epochs: int = 0
 
     async def pause(self) -> None:
@@ -204,6 +207,10 @@ class Memory:
         await self.pause()
         self.stored.pop(dialog_id, None)
 
+    async def stored_dialog(self, dialog_id: str) -> StoredDialog | None:
+        await self.pause()
+        return self.stored.get(dialog_id)
+
     async def channel(self, aor: str) -> Channel:
         return Channel()
 
@@ -232,6 +239,25 @@ class Memory:
         if channel in self.claims and self.claims[channel].epoch == epoch:
             del self.claims[channel]
 
+    async def get(self, channel: str) -> Any:
+        await self.pause()
+        return self.claims.get(channel)
+
+    async def all(self) -> Sequence[Any]:
+        await self.pause()
+        return list(self.claims.values())
+
+    async def renew(self, node: Node) -> None:
+        await self.pause()
+        self.nodes[node.as_id] = node
+
+    async def all_nodes(self) -> Sequence[Node]:
+        await self.pause()
+        return list(self.nodes.values())
+
+    async def leave(self, as_id: str) -> None:
+        self.nodes.pop(as_id, None)
+
     async def secret(self, name: str) -> bytes:
         return name.encode().ljust(32, b"-")
 
@@ -250,7 +276,8 @@ class Memory:
             location=self,
             diversions=diversions,
             broadcasts=self,
-            dialogs=self,
+            dialogs=SimpleNamespace(save=self.save, delete=self.delete, find=self.stored_dialog),
+            nodes=SimpleNamespace(renew=self.renew, all=self.all_nodes, leave=self.leave),
             secrets=self,
         )
 
@@ -314,8 +341,63 @@ class MemoryRelay:
         self.report(PromptEnded(*group, leg_id, play, "played"))
 
 
+class Served:
+    """One application server of the world and its broadcast service."""
+
+    def __init__(self, world: "LossyWorld", address: Address, as_id: str) -> None:
+        ports: Any = world.memory.ports()
+        link: Any = world.relay
+        nothing: Any = None
+        sip = world.config.sip.model_copy(update={"bind": address.host, "advertised_host": address.host})
+        config = world.config.model_copy(update={"sip": sip})
+        self.address = address
+        self.service = Broadcasting(config, ports, link, as_id)
+        self.calls = BroadcastCalls(self.service)
+        wires: Any = partial(LossyTransports, network=world.network, here=address)
+        self.server = ApplicationServer(
+            config, ports, self.calls, nothing, as_id=as_id, timers=TIMERS, transports=wires
+        )
+        self._cluster = Cluster(ports.nodes, as_id, config.cluster.lease, world.loop.time)
+
+    async def join(self) -> None:
+        """Serve together with the others on the store."""
+        endpoint = self.server.endpoint
+        takeover = self.calls.elsewhere = Takeover(self.calls, self._cluster, endpoint.restore, endpoint.abandon)
+        await self.server.join(self._cluster, takeover)
+
+    async def part(self) -> None:
+        """Show no more signs of life."""
+        await self._cluster.leave()
+
+    def held(self) -> dict[str, Any]:
+        """What this server holds of calls."""
+        endpoint, server, service = self.server.endpoint, self.server, self.service
+        return {
+            "transactions": len(endpoint._layer),
+            "heap": [entry for entry in endpoint._layer._heap if endpoint._layer.next_timer() is not None],
+            "dialogs": endpoint.dialogs,
+            "early": endpoint.early,
+            "calls": endpoint.calls,
+            "cancellable": endpoint.cancellable,
+            "at end": endpoint._at_end,
+            "users": endpoint.users,
+            "tasks": endpoint._tasks,
+            "merging": server._merged._served,
+            "histories": endpoint._histories,
+            "subscriptions": server.notifier._held,
+            "followed": server.notifier._following,
+            "spoken to": service.announcements._open if service.announcements is not None else {},
+            "passing": server._proxy._passing,
+            "groups": service.open,
+            "closing": service.closing,
+            "service tasks": service._tasks,
+            "silent": service.silent,
+        }
+
+
 class LossyWorld:
-    """One server, its service, and phones. Make it in a `VirtualLoop`; `seed` decides everything."""
+    """A server, its service, and phones; and another server, when `second` was awaited. Make it in a `VirtualLoop`;
+    `seed` decides everything."""
 
     config = Config.model_validate(
         {
@@ -334,20 +416,29 @@ class LossyWorld:
         self.network = Network(self.loop, random, weather or Weather.drawn(random))
         self.memory = Memory(random)
         self.relay = MemoryRelay(random)
-        ports: Any = self.memory.ports()
-        link: Any = self.relay
-        self.service = Broadcasting(self.config, ports, link, "as-test")
-        self.calls = BroadcastCalls(self.service)
+        first = Served(self, SERVER, "as-test")
+        self.servers = [first]
+        self.service, self.calls, self.server = first.service, first.calls, first.server
         self.relay.report = self.calls.relay_event
-        nothing: Any = None
-        wires: Any = partial(LossyTransports, network=self.network)
-        self.server = ApplicationServer(
-            self.config, ports, self.calls, nothing, as_id="as-test", timers=TIMERS, transports=wires
-        )
         self.phones: list[Phone] = []
 
     async def start(self) -> None:
         await self.server.start()
+
+    async def second(self) -> Served:
+        """Another server on the same store and relay; from now on both know each other."""
+        other = Served(self, OTHER_SERVER, "as-other")
+        await other.server.start()
+        self.servers.append(other)
+        for served in self.servers:
+            await served.join()
+        return other
+
+    async def part(self) -> None:
+        """All is over: the servers of a cluster, if there is one, show no more signs of life."""
+        if len(self.servers) > 1:
+            for served in self.servers:
+                await served.part()
 
     async def phone(self, number: str, *, register: bool = True, **options: Any) -> Phone:
         """A phone at an address of its own; registered, whatever it takes."""
@@ -382,7 +473,7 @@ class LossyWorld:
         return any(phone.unheard for phone in self.phones)
 
     def dialogs_here(self) -> set[DialogId]:
-        return set(self.server.endpoint.dialogs)
+        return {dialog for served in self.servers for dialog in served.server.endpoint.dialogs}
 
     def lonely(self) -> list[str]:
         """Calls only one side believes in."""
@@ -397,27 +488,8 @@ class LossyWorld:
 
     def leftovers(self) -> dict[str, Any]:
         """What is still held although everything is over."""
-        endpoint, server, service = self.server.endpoint, self.server, self.service
-        held = {
-            "transactions": len(endpoint._layer),
-            "heap": [entry for entry in endpoint._layer._heap if endpoint._layer.next_timer() is not None],
-            "dialogs": endpoint.dialogs,
-            "early": endpoint.early,
-            "calls": endpoint.calls,
-            "cancellable": endpoint.cancellable,
-            "at end": endpoint._at_end,
-            "users": endpoint.users,
-            "tasks": endpoint._tasks,
-            "merging": server._merged._served,
-            "histories": endpoint._histories,
-            "subscriptions": server.notifier._held,
-            "followed": server.notifier._following,
-            "spoken to": service.announcements._open if service.announcements is not None else {},
-            "passing": server._proxy._passing,
-            "groups": service.open,
-            "closing": service.closing,
-            "service tasks": service._tasks,
-            "silent": service.silent,
+        held = {f"{name} of {served.address}": what for served in self.servers for name, what in served.held().items()}
+        held |= {
             "on the relay": self.relay.legs,
             "claims": self.memory.claims,
             "stored dialogs": self.memory.stored,

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
-from tests.sip_app import lossy_flows, lossy_service_flows, lossy_sip_flows
+from tests.sip_app import lossy_cluster_flows, lossy_flows, lossy_service_flows, lossy_sip_flows
 from tests.sip_app.lossy_world import LossyWorld, run
 
-FLOWS = lossy_sip_flows.FLOWS | lossy_service_flows.FLOWS
+FLOWS = lossy_sip_flows.FLOWS | lossy_service_flows.FLOWS | lossy_cluster_flows.FLOWS
 SEEDS = int(os.environ.get("DIALCAST_LOSSY_SEEDS", "70"))
 ONLY = os.environ.get("DIALCAST_LOSSY_SEED")
 
