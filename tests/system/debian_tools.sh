@@ -9,7 +9,7 @@ command -v baresip >/dev/null 2>&1 || missing="$missing baresip"
 command -v linphonec >/dev/null 2>&1 || missing="$missing linphone-cli"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 PATH="$PATH:/usr/sbin" command -v kamailio >/dev/null 2>&1 || missing="$missing kamailio"
-for part in tls websocket; do
+for part in tls websocket outbound; do
     ls /usr/lib/*/kamailio/modules/$part.so >/dev/null 2>&1 || missing="$missing kamailio-$part-modules"
 done
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"

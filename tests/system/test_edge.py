@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aioice import stun
 from broadcast_world import BroadcastWorld, until
 from cluster import EDGE_HOST, Edge
 from cluster_world import two_servers
@@ -24,13 +26,28 @@ method = TLSv1.2+
 certificate = {pem}
 private_key = {pem}
 """
+INSTANCE = "<urn:uuid:00000000-0000-1000-8000-aabbccddeeff>"
+OUTBOUND = ("Supported", "path,gruu,outbound")
+
+
+class WebPhone(Phone):
+    """Named as JsSIP names itself: a host nobody can resolve, and `ob` (RFC 5626 section 4.3)."""
+
+    @property
+    def contact(self) -> str:
+        return f"<sip:{self.number}@phone.invalid;transport={self.transport};ob>"
+
+
+def flow_contact(phone: Phone, number: int) -> str:
+    """What registers a flow."""
+    return f'{phone.contact};+sip.instance="{INSTANCE}";reg-id={number}'
 
 
 class EdgeWorld:
     """Two servers in this process behind a real edge; `ports` by transport."""
 
-    def __init__(self, servers: Sequence[BroadcastWorld], ports: dict[str, int]) -> None:
-        self.servers, self.ports = servers, ports
+    def __init__(self, servers: Sequence[BroadcastWorld], edge: Edge, ports: dict[str, int]) -> None:
+        self.servers, self.edge, self.ports = servers, edge, ports
         self.phones: list[Phone] = []
 
     async def phone(self, number: str, transport: str = "udp") -> Phone:
@@ -41,6 +58,13 @@ class EdgeWorld:
         assert (await phone.register()).status == 200
         return phone
 
+    async def flow(self, transport: str, number: int = 1) -> tuple[Phone, Response]:
+        """A flow of a phone of 1005, and how its registration was answered."""
+        phone = WebPhone(Address(EDGE_HOST, self.ports[transport]), "1005", transport, domain=DOMAIN)
+        await phone.open()
+        self.phones.append(phone)
+        return phone, await phone.register(contact=flow_contact(phone, number), headers=[OUTBOUND])
+
     def asked_by(self, challenge: Response) -> BroadcastWorld:
         """The server that challenged."""
         offered = choose_challenge(challenge.credentials("proxy-authenticate"))
@@ -50,18 +74,18 @@ class EdgeWorld:
 
 
 @asynccontextmanager
-async def behind_the_edge(folder: Path) -> AsyncIterator[EdgeWorld]:
+async def behind_the_edge(folder: Path, *more: str) -> AsyncIterator[EdgeWorld]:
     async with two_servers(folder / "servers", edge=True) as servers:
         pem = trial_certificate(folder / "edge.pem", (EDGE_HOST,))
         (folder / "tls.cfg").write_text(TLS.format(pem=pem))
         ports = {"tls": free_ports(), "ws": free_ports()}
         switches = ["WITH_TLS", f"EDGE_TLS=tls:{EDGE_HOST}:{ports['tls']}", f'TLS_CONFIG="{folder}/tls.cfg"']
         switches += ["WITH_WEBSOCKET", f"EDGE_WS=tcp:{EDGE_HOST}:{ports['ws']}"]
-        edge = Edge(folder / "kamailio", [str(server.address) for server in servers], *switches)
+        edge = Edge(folder / "kamailio", [str(server.address) for server in servers], *switches, *more)
         await asyncio.to_thread(edge.__enter__)
         ports["wss"] = ports["tls"]  # both at one port
         ports["udp"] = ports["tcp"] = int(edge.address.partition(":")[2])
-        world = EdgeWorld(servers, ports)
+        world = EdgeWorld(servers, edge, ports)
         try:
             yield world
         finally:
@@ -110,6 +134,100 @@ def test_phones_of_every_transport_talk_through_the_edge(tmp_path: Path, transpo
                     await to.accept("BYE")
                     assert (await asking).status == 200
             assert (await near.register(expires=0)).status == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls", "ws", "wss"])
+def test_a_phone_registers_a_flow_and_is_called_back_over_it(tmp_path: Path, transport: str) -> None:
+    """RFC 5626. Nothing a web phone writes leads to it: every request finds it by its connection alone."""
+
+    async def scenario() -> None:
+        async with behind_the_edge(tmp_path) as world:
+            near, answer = await world.flow(transport)
+            assert (answer.status, answer.headers.get("Require")) == (200, "outbound")
+            assert answer.headers.get("Flow-Timer") == "120", "of the edge, which is the phone's first hop"
+            assert ("ob", None) in answer.paths[-1].sip_uri.params
+            far = await world.phone("1004")
+            for caller, callee in ((near, far), (far, near)):
+                for callee_hangs_up in (False, True):
+                    call = await called(caller, callee.number)
+                    tx, request = await callee.asked("INVITE")
+                    assert request.body == OFFER and not request.routes
+                    theirs = callee.respond(tx, 200, body=OFFER, content_type="application/sdp")
+                    await call.answered()
+                    await callee.acknowledged()
+                    assert theirs is not None and call.dialog is not None
+                    from_, to, dialog = (callee, caller, theirs) if callee_hangs_up else (caller, callee, call.dialog)
+                    asking = asyncio.create_task(from_.ask(dialog.request("BYE")[1]))
+                    await to.accept("BYE")
+                    assert (await asking).status == 200
+            assert (await near.register(expires=0, contact=flow_contact(near, 1), headers=[OUTBOUND])).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_call_whose_flow_is_gone_takes_the_next_one_at_once(tmp_path: Path) -> None:
+    """And is brought to nobody who listens at the address of a flow that is gone."""
+
+    async def scenario() -> None:
+        async with behind_the_edge(tmp_path) as world:
+            living, _ = await world.flow("ws", 1)
+            for number, transport in enumerate(("tcp", "tls", "ws", "wss"), 2):
+                phone, answer = await world.flow(transport, number)
+                assert len(answer.contacts) == number
+                reset = struct.pack("ii", 1, 0)  # no TIME_WAIT: the address is free at once
+                phone.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                phone.writer.transport.abort()
+            await asyncio.sleep(0.2)
+            strangers: list[asyncio.StreamWriter] = []
+            gone = world.phones[1].flow.local
+            stranger = await asyncio.start_server(lambda _, writer: strangers.append(writer), *gone)
+            caller = await world.phone("1004")
+            begun = asyncio.get_running_loop().time()
+            call = await called(caller, "1005")
+            tx, _ = await living.asked("INVITE")
+            assert asyncio.get_running_loop().time() - begun < 1
+            living.respond(tx, 486)
+            assert (await call.final()).status == 486, "the phone's own answer, not that its flow failed"
+            assert (await living.register(expires=0, contact=flow_contact(living, 1), headers=[OUTBOUND])).status == 200
+            assert (await (await called(caller, "1005")).final()).status in (430, 480)
+            assert not strangers
+            stranger.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("secret", [(), ('FLOW_SECRET="of both edges"',)])
+def test_a_flow_outlives_the_edge_that_shares_its_secret(tmp_path: Path, secret: tuple[str, ...]) -> None:
+    async def scenario() -> None:
+        async with behind_the_edge(tmp_path, *secret) as world:
+            phone, _ = await world.flow("udp")
+            await asyncio.to_thread(world.edge.__exit__, None, None, None)
+            await asyncio.to_thread(world.edge.__enter__)
+            call = await called(await world.phone("1004"), "1005")
+            if secret:
+                tx, _ = await phone.asked("INVITE")
+                phone.respond(tx, 486)
+            assert (await call.final()).status in ((486,) if secret else (430, 480))
+
+    asyncio.run(scenario())
+
+
+def test_the_edge_answers_keep_alives(tmp_path: Path) -> None:
+    """CRLF on connections, STUN by UDP (RFC 5626 section 4.4)."""
+
+    async def scenario() -> None:
+        async with behind_the_edge(tmp_path) as world:
+            wire, _ = await world.flow("tcp", 1)
+            wire.send_raw(b"\r\n\r\n")
+            await until(lambda: wire.pongs == 1)
+            answers: asyncio.Queue[bytes] = asyncio.Queue()
+            phone, _ = await world.flow("udp", 2)
+            phone.datagram_received = lambda data, addr: answers.put_nowait(data)  # type: ignore[method-assign]
+            phone.send_raw(bytes(stun.Message(stun.Method.BINDING, stun.Class.REQUEST)))
+            answer = stun.parse_message(await asyncio.wait_for(answers.get(), 3))
+            assert answer.attributes["XOR-MAPPED-ADDRESS"] == tuple(phone.flow.local)
 
     asyncio.run(scenario())
 
