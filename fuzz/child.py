@@ -9,7 +9,15 @@ import sys
 import atheris
 
 with atheris.instrument_imports(
-    include=["protocols", "sip_app.diversion.codes", "sip_app.xcap", "provisioning.loader"]
+    include=[
+        "protocols",
+        "sip_app.diversion.codes",
+        "sip_app.transport.datagrams",
+        "sip_app.broadcast.operator",
+        "sip_app.xcap",
+        "provisioning.loader",
+        "dialcast.monitor",
+    ]
 ):
     registry = importlib.import_module("fuzz.registry")
 

@@ -9,6 +9,7 @@ from protocols import media_control
 from protocols.control import ControlError, Hello, RemoveLeg
 from protocols.control_json import decode, encode
 from protocols.dtmf_relay import key_of
+from protocols.prompts import LANGUAGES, language_of
 from protocols.sip.errors import SipParseError
 from protocols.sip.subscription import Event
 from protocols.text_message import TextError, charset, clean
@@ -74,6 +75,13 @@ def read_key(data: bytes) -> None:
     must_equal(len(key_of(content_type, body)) <= 1, True)
 
 
+def read_language(data: bytes) -> None:
+    """An Accept-Language value: the default counts only where nothing we speak is asked for."""
+    text = data.decode("utf-8", "replace")
+    chosen = tuple(language_of(text, default) for default in LANGUAGES)
+    must_equal(chosen == LANGUAGES or len({*chosen}) == 1, True)
+
+
 def _control() -> list[bytes]:
     boxes = []
     for value in (Hello("as", 1, "t"), RemoveLeg("g", 1, "l")):
@@ -91,5 +99,8 @@ TARGETS = (
     Target("event", read_event, lambda: [b"presence;id=7", b"dialog;sla;ma", b'a;b="c"'], 256),
     Target("text", read_text, lambda: ["\x1b[2Jhé\u202e\r\n".encode()], 1024),
     Target("dtmf-relay", read_key, lambda: [b"application/dtmf-relay\nSignal=5\r\n", b"application/dtmf\n5"], 512),
+    Target(
+        "accept-language", read_language, lambda: [b"zh-CN, zh;q=0.9, en;q=0.8", b"fr;q=1,*;q=nan", b"en; q = 0"], 512
+    ),
     Target("media-control", read_media_control, lambda: [media_control.PICTURE_FAST_UPDATE, _BOMB], 4096),
 )

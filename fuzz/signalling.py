@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 
+from aioice import stun
+
 from fuzz.target import Target, must_be_small, must_equal, torture
 from protocols.net import Address, Flow
 from protocols.sip import headers as values
@@ -11,8 +13,10 @@ from protocols.sip.digest import NonceSource, authorize, challenge, choose_chall
 from protocols.sip.errors import SipParseError
 from protocols.sip.framing import KeepAlive, StreamFramer
 from protocols.sip.message import Message, Request, Response, check_request, make_response, parse_message
+from protocols.sip.subscription import accepts
 from protocols.sip.uri import number_key, parse_uri, uri_equal
 from protocols.sip.views import View
+from sip_app.transport.datagrams import MAGIC_COOKIE, stun_answer
 
 VIEWS = [name for kind in (Message, Request) for name, value in vars(kind).items() if isinstance(value, View)]
 KINDS = (
@@ -156,6 +160,32 @@ def read_dialog(data: bytes) -> None:
     must_equal(DialogState.from_json(state.to_json()), state)
 
 
+def read_accept(data: bytes) -> None:
+    """Accept lines of a SUBSCRIBE: their order says nothing, everything takes in all of it."""
+    request = Request("SUBSCRIBE", "sip:d", type(_request(INVITE).headers)(_accept_lines(data)))
+    with suppress(SipParseError):
+        given = request.headers.values("accept")
+        must_equal(accepts(given, "application/pidf+xml"), accepts(given[::-1], "application/pidf+xml"))
+        must_equal(accepts([*given, "*/*"], "application/pidf+xml"), True)
+
+
+def _accept_lines(data: bytes) -> list[tuple[str, str]]:
+    return [("Accept", line) for line in data.decode("utf-8", "replace").split("\n")]
+
+
+def read_keep_alive(data: bytes) -> None:
+    """A STUN keep-alive (RFC 5626): as it came, and made whole. The answer tells its source and no more."""
+    whole = b"\0\1" + (len(data) & 0xFFFC).to_bytes(2, "big") + MAGIC_COOKIE + b"t" * 12 + data[: len(data) & 0xFFFC]
+    for datagram in (data, whole):
+        for source in (Address("192.0.2.1", 5060), Address("2001:db8::1", 5060)):
+            answer = stun_answer(datagram, source)
+            if answer is not None:
+                must_equal(len(answer) <= 44, True)
+                message = stun.parse_message(answer)
+                must_equal(message.transaction_id, datagram[8:20])
+                must_equal(message.attributes["XOR-MAPPED-ADDRESS"], tuple(source))
+
+
 def _dialog() -> bytes:
     flow = Flow("udp", Address("192.0.2.9", 5060), Address("192.0.2.1", 5060))
     return uas_dialog(_request(INVITE), "t", "<sip:192.0.2.9:5060>", flow).to_json().encode()
@@ -184,5 +214,9 @@ TARGETS = (
     Target("sip-header", read_header, lambda: _HEADERS, 8192),
     Target("sip-digest", read_digest, _digests, 4096),
     Target("sip-stream", read_stream, lambda: [b"\r\n\r\n" + INVITE + INVITE, *torture()], 8192),
+    Target("sip-accept", read_accept, lambda: [b"application/pidf+xml;q=0.5, text/*", b"*/*\n", b'a/b;c="d, e"'], 512),
+    Target(
+        "sip-keep-alive", read_keep_alive, lambda: [b"\0\1\0\0" + MAGIC_COOKIE + b"t" * 12, b"\x80\x22\0\1a\0\0\0"], 256
+    ),
     Target("sip-dialog", read_dialog, lambda: [_dialog()], 8192),
 )
