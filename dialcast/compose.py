@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from twisted.internet import asyncioreactor
 
-from dialcast.logs import configure
+from dialcast.logs import configure, nothing_else_writes
 from dialcast.reload import Reloader, Source
 from dialcast.supervisor import RELOADED
 from protocols.control import Hello
@@ -63,6 +63,7 @@ def run(main: Callable[[Process], Awaitable[None]], source: Source, *, supervise
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
+    nothing_else_writes(loop)
     from twisted.internet import reactor as installed
 
     reactor: Any = installed  # the module poses as the interfaces it implements; mypy sees only those
@@ -234,6 +235,9 @@ def start(part: str, config: Config, source: Source, *, supervised: bool = False
         key = "--sip-port or sip.port" if part == "as" else "relay.control_port"
         remedy = f"; choose another with {key}" if error.errno == errno.EADDRINUSE else ""
         print(f"dialcast {part}: {error.strerror or error}{remedy}", file=sys.stderr)
+    except Exception:
+        log.exception("server.failed")  # the interpreter would print it as it is
+        return 1
     return 2
 
 

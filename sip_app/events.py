@@ -3,48 +3,42 @@
 The trace (`sip.received`, `sip.sent`, level debug) costs nothing while it is off: nobody formats a message then.
 """
 
-import re
 from typing import Any
 
 import structlog
 
 from protocols.net import Flow
+from protocols.printable import discreet
 from protocols.sip.errors import SipParseError
 from protocols.sip.message import Request, Response, parse_message
 from protocols.sip.uri import SipUri, TelUri, Uri
 
 log = structlog.get_logger("sip_app")
-_PASSWORD = re.compile(r"(sips?:[^\s<>@:;?]{0,200}):[^\s<>@]{0,200}@", re.IGNORECASE)
 _TRACED_EXTRAS = ("reason", "history-info", "warning", "rseq", "contact", "event", "subscription-state")
 
 
 def _number(uri: Uri) -> str:
-    return uri.decoded_user if isinstance(uri, SipUri) else uri.number if isinstance(uri, TelUri) else str(uri)
-
-
-def _without_password(text: str) -> str:
-    """Text without the password a SIP URI may carry (RFC 3261 section 19.1.1 advises against it; some send it)."""
-    return _PASSWORD.sub(r"\1@", text)
+    return (
+        uri.decoded_user if isinstance(uri, SipUri) else uri.number if isinstance(uri, TelUri) else discreet(str(uri))
+    )
 
 
 def describe(message: Request | Response, flow: Flow) -> dict[str, Any]:
     """The fields of a trace event. What cannot be read of the message is left out."""
     fields: dict[str, Any] = {"peer": str(flow.remote), "transport": flow.transport, "has_sdp": False}
     if isinstance(message, Request):
-        fields |= {"line": f"{message.method} {_without_password(message.uri)}", "method": message.method}
+        fields |= {"line": f"{message.method} {discreet(message.uri)}", "method": message.method}
     else:
-        fields |= {"line": f"{message.status} {message.reason}", "status": message.status}
+        fields |= {"line": f"{message.status} {discreet(message.reason)}", "status": message.status}
     try:
         fields |= {
             "cseq": str(message.cseq),
-            "call_id": message.call_id,
+            "call_id": discreet(message.call_id),
             "from_number": _number(message.from_.uri),
             "to_number": _number(message.to.uri),
             "has_sdp": bool(message.body) and message.content_type == "application/sdp",
             "extra": {
-                name: _without_password(value)
-                for name in _TRACED_EXTRAS
-                if (value := ", ".join(message.headers.all(name)))
+                name: discreet(value) for name in _TRACED_EXTRAS if (value := ", ".join(message.headers.all(name)))
             },
         }
     except SipParseError as error:

@@ -7,21 +7,23 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
 from protocols.net import Flow
+from protocols.printable import discreet
 from protocols.sip.digest import NonceSource, challenge, credentials_algorithm, find_credentials, verify
 from protocols.sip.errors import SipParseError
 from protocols.sip.headers import AuthParams, NameAddr
 from protocols.sip.message import Request
-from protocols.sip.uri import SipUri, TelUri
+from protocols.sip.uri import SipUri, TelUri, Uri, number_key, parse_uri
 from provisioning.config import Config
 from sip_app.access.admission import Admitted
 from sip_app.access.guard import Guard
 from sip_app.calls.incoming import Caller, Rejected
 from sip_app.metrics import AUTHENTICATIONS, limited
-from sip_app.numbers import NumberPlan, number_of
+from sip_app.numbers import NumberPlan, domain_of, number_of
 from sip_app.ports import Credentials
 
 _CREDENTIALS = frozenset(("authorization", "proxy-authorization"))
@@ -97,7 +99,7 @@ class Identity:
         names = (request.from_.uri, request.to.uri) if registering else (request.from_.uri,)
         for uri in names:
             if self._plan.aor(uri, home) != aor:
-                log.warning("identity.mismatch", aor=aor, claimed=str(uri)[:MAX_CLAIM], peer=str(admitted.client))
+                log.warning("identity.mismatch", aor=aor, claimed=_claimed(uri), peer=str(admitted.client))
                 raise Rejected(403, "From Is Not You" if self._plan.ours(uri) else "Domain In From Is Not Served Here")
         return Caller(aor, number_of(aor), True, admitted.client)
 
@@ -118,6 +120,7 @@ class Identity:
         verdict = verify(given, request.method, secret, self._nonces, self._clock(), client=client)
         AUTHENTICATIONS.counts[(verdict,)] += 1
         if verdict == "ok":
+            self._check_meant(request, given.get("uri"), aor, client)
             self._guard.authenticated(client, nonce)
             self._proven(admitted.flow, client)
             return aor
@@ -126,6 +129,40 @@ class Identity:
             log.info("identity.refused", user=name[:64], method=request.method, peer=client)
             await self._wait(self._guard.failed(client))
         raise refusal
+
+    def _check_meant(self, request: Request, written: str, aor: str, client: str) -> None:
+        """Raises `Rejected` 400 if credentials were made for another resource (RFC 7616 section 3.4.6): somebody on
+        the way could have turned a call aside."""
+        if self._meant(request, written, domain_of(aor)):
+            return
+        told = (discreet(request.uri)[:MAX_CLAIM], discreet(written)[:MAX_CLAIM])
+        log.warning("identity.other_uri", aor=aor, method=request.method, asked=told[0], meant=told[1], peer=client)
+        raise Rejected(400, "Credentials For Another URI")
+
+    def _meant(self, request: Request, written: str, home: str) -> bool:
+        """True if the digest's `uri` and the Request-URI are one, as far as SIP can ask for that.
+
+        RFC 3261 section 22.4 (6) is more lenient than HTTP, since proxies on the way may change the Request-URI. So
+        these pass too, of requests to us: to the server itself (REGISTER above all) and within a dialog, where it is a
+        Contact that NATs, session borders and strict routers (section 16.4) rewrite, any; behind a proxy, who may have
+        forwarded the call, any of our domains; from a phone itself another host for the same number, or one of ours
+        without a number, as sipp writes. What goes to another domain must be meant so, wherever it comes from.
+        """
+        if written == request.uri:
+            return True
+        asked = request.parsed_uri
+        try:
+            meant = parse_uri(written)
+            if not self._plan.ours(asked):
+                return _place(meant) == _place(asked)
+            wanted = self._plan.aor(asked, home)
+            if wanted is None or request.to.tag:
+                return True
+            if not self._plan.ours(meant):
+                return number_key(meant, domain_of(wanted)) == wanted
+            return len(request.vias) > 1 or self._plan.aor(meant, home) in (wanted, None)
+        except SipParseError:
+            return False
 
     def proves(self, admitted: Admitted) -> bool:
         """True if a request's credentials carry a nonce that was sent to its address: it can be no forged source."""
@@ -171,3 +208,14 @@ class Identity:
                 raise Rejected(403, "Caller Of No Known Kind")
             aor = f"{name.uri.decoded_user}@{name.uri.host}" if isinstance(name.uri, SipUri) else ANONYMOUS
         return Caller(aor, number_of(aor), True, admitted.client)
+
+
+def _claimed(uri: Uri) -> str:
+    """A URI of From or To as the log shows it: who is named, not by which password, nor with what else."""
+    plain = replace(uri.without_params(), password=None) if isinstance(uri, SipUri) else uri
+    return discreet(str(plain))[:MAX_CLAIM]
+
+
+def _place(uri: Uri) -> tuple[str | int | None, ...] | str:
+    """Whom and where a URI names; most parameters aside, which proxies add and take."""
+    return (uri.decoded_user, uri.host, uri.port, uri.param("maddr")) if isinstance(uri, SipUri) else str(uri)

@@ -3,21 +3,37 @@
 import asyncio
 import re
 import secrets
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from broadcast_world import broadcasting
-from ua import DOMAIN, Phone
+from ua import DOMAIN, Phone, running
 
 from dialcast.logs import configure
 from protocols.pin import hash_pin
 from protocols.records import Channel
-from protocols.sip.digest import ALGORITHMS, ha1
-from provisioning.config import LogConfig
+from protocols.sip.digest import ALGORITHMS, authorize, ha1
+from provisioning.config import Config, LogConfig
 
 PIN = "739146205"
+WORD = "password-of-a-uri"
+USERS = ("1002", "1001", "1001;phone-context=x", "1001?x", "%31001", "9" * 300)
+URIS = (
+    *(f"{scheme}:{user}:{WORD}@{DOMAIN}" for scheme in ("sip", "sips") for user in USERS),
+    f"sip:1002:{WORD}:{WORD}@{DOMAIN};transport=tcp",
+    f"sip:1002@{DOMAIN}?Proxy-Authorization=Digest%20{WORD}",
+    f"http://1002:{WORD}@{DOMAIN}/",
+    f"tel:+1002:{WORD}@{DOMAIN}",
+    f"sip:1002:my {WORD}@{DOMAIN}",
+)
+METHODS = (
+    *("REGISTER", "INVITE", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "INFO", "BYE", "UPDATE", "PRACK", "PUBLISH"),
+    *("REFER", "ACK", "CANCEL", "WHATEVER"),
+)
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
@@ -84,3 +100,69 @@ def test_no_password_hash_key_ice_password_token_or_pin_is_logged(
     assert keys
     everything: list[Any] = [*secret, *(key.hex() for key in keys), *(repr(key)[2:-1] for key in keys)]
     assert [value for value in everything if value and value in told] == []
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_no_password_of_a_uri_is_logged_at_any_level_in_any_method_wherever_it_stands(
+    tmp_path: Path, form: str, level: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        plenty = dict.fromkeys(("registers_per_minute", "calls_per_minute", "messages_per_minute"), 10_000)
+        wanted = {"log": {"level": level}, "security": plenty, "sip": {"port": 0, "requests_per_second": 5000}}
+        async with running(tmp_path, config=Config.model_validate({"data_dir": tmp_path} | wanted)) as world:
+            phone = await world.phone("1001")
+            refused = {name: await phone.ask(phone.build(name, f"sip:{DOMAIN}")) for name in ("REGISTER", "MESSAGE")}
+            count = 0
+            for method in METHODS:
+                [offered] = (
+                    refused["REGISTER"].credentials("www-authenticate")
+                    if method == "REGISTER"
+                    else refused["MESSAGE"].credentials("proxy-authenticate")
+                )
+                given = "Authorization" if method == "REGISTER" else "Proxy-Authorization"
+                for uri, place in product(URIS, ("uri", "from_", "to", "Contact", "Reason")):
+                    count += 1
+                    target = uri if place == "uri" else f"sip:1002@{DOMAIN}"
+                    proof = authorize(offered, method, target, "1001", "dialcast-1001", nc=count)
+                    headers = [(given, str(proof))]
+                    if place[0].isupper():
+                        headers.append((place, f"<{uri}>, {uri}"))
+                    named = {place: f"<{uri}>"} if place in ("from_", "to") else {}
+                    request = phone.build(method, target, headers=headers, **named)
+                    via = f"SIP/2.0/UDP {phone.flow.local};rport;branch=z9hG4bK{secrets.token_hex(8)}"
+                    phone.send_raw(replace(request, headers=request.headers.prepend("Via", via)).serialise())
+                    await asyncio.sleep(0.001)
+            for place in ("from_", "to"):
+                named = {"to": f"<sip:1001@{DOMAIN}>", place: f"<{URIS[0]}>"}
+                assert (await phone.request("REGISTER", f"sip:{DOMAIN}", **named)).status == 403
+            assert (await phone.request("MESSAGE", f"sip:1002@{DOMAIN}", from_=f"<{URIS[0]}>")).status == 403
+
+    try:
+        configure(LogConfig.model_validate({"format": form, "level": level}), "test")
+        structlog.configure(cache_logger_on_first_use=False)  # or other tests would write to this one's stderr
+        asyncio.run(scenario())
+    finally:
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+    out, err = capfd.readouterr()
+    told: str = out + err
+    assert ("identity.mismatch" in told) == (level != "error")
+    assert ("sip.received" in told) == (level == "debug")
+    assert WORD not in told
+
+
+def test_a_password_in_what_an_event_or_exception_says_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"no way to <sip:1002:{WORD}@{DOMAIN}>"
+    try:
+        configure(LogConfig(format="json"), "test")
+        structlog.configure(cache_logger_on_first_use=False)
+        try:
+            raise ValueError(said)
+        except ValueError:
+            structlog.get_logger().exception("server.failed", error=said, within=[{"uri": said}])
+    finally:
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+    told = capsys.readouterr().err
+    assert told.count(f"no way to <sip:1002@{DOMAIN}>") == 3 and WORD not in told
