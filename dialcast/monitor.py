@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -143,8 +144,7 @@ class Monitor:
                 if self._refresh is not None:
                     await self._refresh()
                 accepted = [line.partition(":")[2] for line in lines[1:] if line.lower().startswith("accept:")]
-                encode, kind = choose_encoder(",".join(accepted))
-                return 200, kind, encode(REGISTRY)
+                return 200, *_scraped(",".join(accepted))
             case "/healthz":
                 return await self._judge()
         return 404, "text/plain", b"/metrics or /healthz\n"
@@ -168,3 +168,13 @@ def _version() -> str:
         return version("dialcast")
     except PackageNotFoundError:  # run from a checkout that was never installed
         return "unknown"
+
+
+def _scraped(accepted: str) -> tuple[str, bytes]:
+    """Content type and figures in the form that is accepted; plain text where what is accepted makes no sense."""
+    if accepted.isprintable():
+        with suppress(TypeError, ValueError):  # the library compares a version that is no number with one
+            encode, kind = choose_encoder(accepted)
+            return kind, encode(REGISTRY)
+    encode, kind = choose_encoder("")
+    return kind, encode(REGISTRY)

@@ -40,6 +40,8 @@ LIVE = (
     "sip.path",
     "sip.requests_per_second",
     "sip.unauthenticated_per_second",
+    "sip.max_branch_dialogs",
+    "sip.max_challenges",
     "sip.allow_targets",
     "tls.handshake_timeout",
     "websocket.origins",

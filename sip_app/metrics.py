@@ -23,7 +23,9 @@ METHODS = frozenset(
 """What a stranger may call a method is endless; what is counted is not."""
 
 CONNECTIONS = Gauge("dialcast_sip_connections", "Connections that stand or are being made", ["transport"])
-LIMITED = Counter("dialcast_sip_limited_total", "Requests, messages or connections refused by a limit", ["limit"])
+LIMITED = Counter(
+    "dialcast_sip_limited_total", "Requests, messages or connections refused, cut or left out by a limit", ["limit"]
+)
 SUBSCRIPTIONS = Gauge("dialcast_subscriptions", "Subscriptions that stand", ["package"])
 NOTIFICATIONS = Counter("dialcast_notifications_total", "NOTIFY requests sent, without retransmissions", ["package"])
 PINS = Counter("dialcast_pins_asked_total", "Viewers asked for a PIN, by how it ended", ["verdict"])
