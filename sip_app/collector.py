@@ -32,7 +32,7 @@ class ServerCollector(Collector):
             states[group.state] += 1
         yield _gauge("dialcast_sip_transactions", "SIP transactions held", endpoint.transactions)
         yield _gauge("dialcast_sip_dialogs", "Answered calls held", len(endpoint.dialogs))
-        yield _gauge("dialcast_sip_early_dialogs", "Calls that only got provisional answers", len(endpoint.early))
+        yield _gauge("dialcast_sip_early_dialogs", "Calls not answered yet", len(endpoint.early))
         yield _gauge("dialcast_blocked", "Addresses and accounts blocked", len(self._server.guard.blocks()))
         yield _gauge("dialcast_registered_numbers", "Numbers with a phone registered", numbers)
         yield _gauge("dialcast_registered_contacts", "Phones registered", contacts)

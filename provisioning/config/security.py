@@ -37,9 +37,10 @@ class SecurityConfig(Section):
     """Other requests of one account outside dialogs (MESSAGE, SUBSCRIBE, ...) in a minute; above it 503
     with Retry-After."""
     calls_at_once: Count = 20
-    """Calls of one account at the same time; above it 486."""
+    """Calls of one account at this server at the same time; above it 486."""
     max_dialogs: Count = 20_000
-    """Calls this server answers itself at the same time; above it 503. About 20 kB each."""
+    """Calls this server answers itself at the same time, whoever calls, ringing ones included; above it 503. About
+    20 kB each."""
     deny_targets: tuple[Pattern, ...] = ()
     """Regular expressions of foreign targets (the whole `number@host`) that nothing leaves for whatever
     `sip.allow_targets` says, such as premium-rate numbers."""

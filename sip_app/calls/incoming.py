@@ -155,7 +155,6 @@ class IncomingCall:
         if reliable and not (self.offer or body):
             return  # the first reliable answer to an INVITE without an offer must bring ours (RFC 3262 section 5)
         self._sdp = body or self._sdp
-        self._endpoint.early[self.id] = self
         response = invite.provisional(
             self._endpoint.loop.time(),
             status,

@@ -225,6 +225,8 @@ class Fork:
             return make_response(self._tx.request, 487, to_tag=new_tag())
         if best.status == 503:
             return Response(500, "Server Internal Error", best.headers.without("retry-after"), best.body)
+        if best.status == 430:  # between an edge and us alone: no endpoint is to see it (RFC 5626 section 11.6)
+            return Response(480, "Temporarily Unavailable", best.headers, best.body)
         if best.status in (401, 407):
             most = self._endpoint.settings.max_challenges
             if len(self._challenges) > most:
