@@ -145,19 +145,19 @@ class Identity:
         RFC 3261 section 22.4 (6) is more lenient than HTTP, since proxies on the way may change the Request-URI. So
         these pass too, of requests to us: to the server itself (REGISTER above all) and within a dialog, where it is a
         Contact that NATs, session borders and strict routers (section 16.4) rewrite, any; behind a proxy, who may have
-        forwarded the call, any of our domains; from a phone itself another host for the same number, or one of ours
-        without a number, as sipp writes. What goes to another domain must be meant so, wherever it comes from.
+        forwarded the call, any of our domains; from a phone itself another host for the same number, or what names no
+        number or cannot be read (sipp writes `sip:::1:5060`). What goes to another domain must be meant so, wherever it
+        comes from.
         """
         if written == request.uri:
             return True
-        asked = request.parsed_uri
+        asked, meant = request.parsed_uri, _read(written)
+        if not self._plan.ours(asked):
+            return meant is not None and _place(meant) == _place(asked)
+        wanted = self._plan.aor(asked, home)
+        if wanted is None or request.to.tag or not isinstance(meant, SipUri) or not meant.decoded_user:
+            return True
         try:
-            meant = parse_uri(written)
-            if not self._plan.ours(asked):
-                return _place(meant) == _place(asked)
-            wanted = self._plan.aor(asked, home)
-            if wanted is None or request.to.tag:
-                return True
             if not self._plan.ours(meant):
                 return number_key(meant, domain_of(wanted)) == wanted
             return len(request.vias) > 1 or self._plan.aor(meant, home) in (wanted, None)
@@ -214,6 +214,13 @@ def _claimed(uri: Uri) -> str:
     """A URI of From or To as the log shows it: who is named, not by which password, nor with what else."""
     plain = replace(uri.without_params(), password=None) if isinstance(uri, SipUri) else uri
     return discreet(str(plain))[:MAX_CLAIM]
+
+
+def _read(written: str) -> Uri | None:
+    try:
+        return parse_uri(written)
+    except SipParseError:
+        return None
 
 
 def _place(uri: Uri) -> tuple[str | int | None, ...] | str:
