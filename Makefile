@@ -8,7 +8,7 @@ help:
 	@echo "make demo     set up and show a live broadcast by phone call (report in demo-out/)"
 	@echo "make test     set up and run the tests"
 	@echo "make lint     ruff and mypy --strict"
-	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each: a minute or two in all"
+	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each: two or three minutes in all"
 	@echo "make soak     SOAK_MINUTES=0.25 of mixed load, and what it leaves behind: 2 to 4 minutes in all"
 	@echo "make install  Python dependencies into $(VENV), nothing else"
 
