@@ -34,7 +34,7 @@ SAMPLE_EVERY: Final = 5.0
 NEVER_ENDS: Final = 45.0
 """Seconds a call may take that the server must end: 32 s for its 200 without ACK, and some."""
 MEMORY_BOUND: Final = 4e6, 4_000.0, 40e6
-BLOCKS_BOUND: Final = 0.0, 14.0, 175_000.0
+BLOCKS_BOUND: Final = 0.0, 20.0, 175_000.0
 """Bytes, and pieces of memory in Python, that may stay: some, some for each request, and how many at most. Nonces and
 parsed header fields are remembered (20,000 and 4,096 of each kind): full after minutes, so a long soak is stricter."""
 SLACK: Final = {"dialcast_asyncio_timers": 20.0, "process_open_fds": 2.0, "dialcast_asyncio_tasks": 2.0}
