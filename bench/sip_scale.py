@@ -197,8 +197,8 @@ def main() -> int:
             rows.append(found)
             change = 100 * (found.cpu_ms / base.setdefault(found.work, found.cpu_ms) - 1)
             figures = f"{found.cpu_ms:>8.2f}{found.best_cpu_ms:>8.2f}{change:>+8.1f}%{found.failed:>8}"
-            verdict = "  misses the aim" if change > AIM_PER_CENT else ""
-            verdict = verdict if found.counts else "  does not count"
+            missed = "  misses the aim" if change > AIM_PER_CENT else ""
+            verdict = missed if found.counts else "  does not count"
             print(f"{found.work:<12}{found.server:<32}{figures}{verdict}", flush=True)
     except (BenchError, SippError) as error:
         print(error, file=sys.stderr)

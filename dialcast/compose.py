@@ -27,6 +27,7 @@ from protocols.control import Hello
 from protocols.net import Address
 from provisioning.config import OPERATOR_SOCKET, Config
 from provisioning.loader import ConfigError
+from provisioning.problems import complain
 
 if TYPE_CHECKING:
     from provisioning.store import Store
@@ -231,7 +232,7 @@ def start(part: str, config: Config, source: Source, *, supervised: bool = False
     try:
         return run(main, source, supervised=supervised)
     except ConfigError as error:
-        print("\n".join(f"dialcast: {problem}" for problem in error.problems), file=sys.stderr)
+        complain(str(error))
     except OSError as error:
         key = "--sip-port or sip.port" if part == "as" else "relay.control_port"
         remedy = f"; choose another with {key}" if error.errno == errno.EADDRINUSE else ""

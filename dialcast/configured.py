@@ -7,6 +7,7 @@ import typer
 
 from provisioning.config import Config
 from provisioning.loader import ConfigError, load_config
+from provisioning.problems import complain
 
 ConfigFile = Annotated[
     Path | None,
@@ -30,5 +31,5 @@ def loaded(path: Path | None, overrides: Overrides | None = None, needed: tuple[
     try:
         return load_config(path, overrides=overrides, needed=needed)
     except ConfigError as error:
-        typer.echo("\n".join(f"dialcast: {problem}" for problem in error.problems), err=True)
+        complain(str(error))
         raise typer.Exit(2) from None

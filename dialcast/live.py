@@ -12,6 +12,7 @@ from rich.table import Table
 from protocols.printable import printable
 from provisioning.commands import ConfigFile, DataDir, load, one_line_errors
 from provisioning.config import OPERATOR_SOCKET
+from provisioning.problems import complain
 
 TIMEOUT = 15.0
 """Seconds to wait for the answer: stopping a broadcast with many viewers takes a while."""
@@ -52,10 +53,10 @@ def _command(config_file: Path | None, data_dir: Path | None, request: dict[str,
     try:
         answer = ask(folder, request)
     except NoServerError as error:
-        typer.echo(f"dialcast: {error}", err=True)
+        complain(str(error))
         raise typer.Exit(1) from None
     if not answer["ok"]:
-        typer.echo("\n".join(f"dialcast: {line}" for line in answer["error"].splitlines()), err=True)
+        complain(answer["error"])
         raise typer.Exit(1)
     return answer
 

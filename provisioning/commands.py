@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from provisioning.config import Config
 from provisioning.database import StoreError
 from provisioning.loader import ConfigError, load_config
+from provisioning.problems import complain
 from provisioning.store import Store
 from provisioning.subscribers import SubscriberError
 
@@ -36,8 +37,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ConfigError, SubscriberError, StoreError) as error:
-        for line in str(error).splitlines():
-            typer.echo(f"dialcast: {line}", err=True)
+        complain(str(error))
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
 
 

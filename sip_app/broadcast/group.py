@@ -18,6 +18,7 @@ from sip_app.broadcast.policy import Gate
 from sip_app.broadcast.relay_link import RelayUnavailable
 from sip_app.broadcast.relays import RelayPool
 from sip_app.calls.incoming import Dialog, IncomingCall, Rejected
+from sip_app.element.tasks import Tasks
 from sip_app.numbers import domain_of
 from sip_app.ports import Ports
 
@@ -227,7 +228,7 @@ class Broadcasting:
     """Called every few seconds where other servers share the store, to see what they do; may raise OSError."""
     _ended: dict[str, float] = field(default_factory=dict)
     """When channels that are gone since a moment ended, on the event loop's clock."""
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: Tasks = field(default_factory=lambda: Tasks(_failed))
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.config.channels, self.ports.channels, self.ports.credentials)
@@ -241,10 +242,7 @@ class Broadcasting:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the calls; a failure is logged, never swallowed."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
+        return self._tasks.spawn(work)
 
     def group(self, channel: str, epoch: int) -> LiveGroup | None:
         """The open group of this channel and epoch, or None: late reports must not touch a newer broadcast."""
@@ -326,10 +324,9 @@ class Broadcasting:
         domain = f";domain={domain_of(group.channel)}" if self.config.domains else ""
         return f"{call.contact(group.number, domain)};isfocus"
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("broadcast.task_failed", exc_info=error)
+
+def _failed(error: BaseException) -> None:
+    log.error("broadcast.task_failed", exc_info=error)
 
 
 def new_leg_id() -> str:

@@ -1,7 +1,7 @@
-"""What an element does in the background: each task's failure is logged, and answered where a request waits for it."""
+"""What is done in the background: each task's failure is told, and answered where a request waits for it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import structlog
@@ -13,17 +13,29 @@ from sip_app.element.users import refusal_for
 log = structlog.get_logger("sip_app.element.tasks")
 
 
-class Tasks:
-    """Those that run; the event loop alone would let them be collected half way."""
+def failed(error: BaseException) -> None:
+    """Log what a request, or what came of one, failed of: refusals are answers, not failures."""
+    if isinstance(error, OSError):
+        log.error("server.store_failed", error=str(error))
+    elif not isinstance(error, Rejected | SipParseError):
+        log.error("server.failed", exc_info=error)
 
-    def __init__(self) -> None:
+
+class Tasks:
+    """Those that run; the event loop alone would let them be collected half way. `failed` hears of their errors."""
+
+    def __init__(self, failed: Callable[[BaseException], object] = failed) -> None:
         self._running: set[asyncio.Task[None]] = set()
+        self._failed = failed
 
     def __len__(self) -> int:
         return len(self._running)
 
+    def __iter__(self) -> Iterator[asyncio.Task[None]]:
+        return iter([*self._running])
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something; what it fails of is logged."""
+        """Run something; what it fails of is told."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._finished)
@@ -48,10 +60,5 @@ class Tasks:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, OSError):
-            log.error("server.store_failed", error=str(error))
-        elif error is not None and not isinstance(error, Rejected | SipParseError):
-            log.error("server.failed", exc_info=error)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)

@@ -77,6 +77,16 @@ async def called(phone: MediaPhone, number: str, body: bytes, headers: tuple[tup
     return Caller(phone, call, phone.connect(answer))
 
 
+async def watched_without_a_key(world: BroadcastWorld) -> MediaPhone:
+    """A viewer who presses nothing when asked for the PIN, of which one call may try one; until he is hung up on."""
+    announcements = world.config.announcements.model_copy(update={"pin_tries": 1, "key_timeout": 0.2})
+    world.service.config = world.config.model_copy(update={"announcements": announcements})
+    phone = await world.phone("1002")
+    await called(phone, "1001", offer(phone), CHINESE)
+    await until(lambda: bool(phone.ends), 15)
+    return phone
+
+
 async def private(world: BroadcastWorld) -> None:
     """1001's broadcasts want a PIN from now on."""
     channel = Channel(private=True, pin=hash_pin(PIN, bytes(16)))
@@ -253,11 +263,7 @@ def test_pressing_nothing_is_a_wrong_pin(tmp_path: Path) -> None:
         async with broadcasting(tmp_path) as world:
             await world.broadcaster()
             await private(world)
-            announcements = world.config.announcements.model_copy(update={"pin_tries": 1, "key_timeout": 0.2})
-            world.service.config = world.config.model_copy(update={"announcements": announcements})
-            phone = await world.phone("1002")
-            await called(phone, "1001", offer(phone), CHINESE)
-            await until(lambda: bool(phone.ends), 15)
+            phone = await watched_without_a_key(world)
             assert phone.ends == ['SIP;cause=403;text="Wrong PIN"']
 
     asyncio.run(scenario())

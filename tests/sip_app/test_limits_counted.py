@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from broadcast_world import broadcasting, until
-from test_announcement_calls import CHINESE, called, offer, private, short_prompts
+from test_announcement_calls import private, short_prompts, watched_without_a_key
 from test_attack_crowds import connect, cut
 from test_attack_forks import answer
 from test_conference import conference
@@ -146,12 +146,8 @@ def test_a_call_that_has_tried_its_last_pin_counts(tmp_path: Path) -> None:
         async with broadcasting(tmp_path) as world:
             await world.broadcaster()
             await private(world)
-            announcements = world.config.announcements.model_copy(update={"pin_tries": 1, "key_timeout": 0.2})
-            world.service.config = world.config.model_copy(update={"announcements": announcements})
             before = refused("announcements.pin_tries")
-            phone = await world.phone("1002")
-            await called(phone, "1001", offer(phone), CHINESE)
-            await until(lambda: bool(phone.ends), 15)
+            await watched_without_a_key(world)
             assert refused("announcements.pin_tries") == before + 1
 
     asyncio.run(scenario())

@@ -17,6 +17,7 @@ from ua import Call as SingleCall
 
 from protocols.net import Address
 from protocols.sip.digest import choose_challenge
+from protocols.sip.events import ServerTransaction
 from protocols.sip.message import Response
 from sip_app.transport.tls import trial_certificate
 from sipp_scenarios.ports import free_ports
@@ -112,6 +113,19 @@ async def called(phone: Phone, number: str) -> SingleCall:
     return again(phone, *await challenged(phone, number))
 
 
+async def answered_and_ended(
+    call: SingleCall, caller: Phone, callee: Phone, tx: ServerTransaction, *, callee_hangs_up: bool
+) -> None:
+    theirs = callee.respond(tx, 200, body=OFFER, content_type="application/sdp")
+    await call.answered()
+    await callee.acknowledged()
+    assert theirs is not None and call.dialog is not None
+    from_, to, dialog = (callee, caller, theirs) if callee_hangs_up else (caller, callee, call.dialog)
+    asking = asyncio.create_task(from_.ask(dialog.request("BYE")[1]))
+    await to.accept("BYE")
+    assert (await asking).status == 200
+
+
 @pytest.mark.parametrize("transport", ["tls", "ws", "wss"])
 def test_phones_of_every_transport_talk_through_the_edge(tmp_path: Path, transport: str) -> None:
     """A call each way between a phone of this transport and one of UDP; each side hangs up once."""
@@ -125,14 +139,7 @@ def test_phones_of_every_transport_talk_through_the_edge(tmp_path: Path, transpo
                     tx, request = await callee.asked("INVITE")
                     assert request.body == OFFER
                     callee.respond(tx, 180)
-                    theirs = callee.respond(tx, 200, body=OFFER, content_type="application/sdp")
-                    await call.answered()
-                    await callee.acknowledged()
-                    assert theirs is not None and call.dialog is not None
-                    from_, to, dialog = (callee, caller, theirs) if callee_hangs_up else (caller, callee, call.dialog)
-                    asking = asyncio.create_task(from_.ask(dialog.request("BYE")[1]))
-                    await to.accept("BYE")
-                    assert (await asking).status == 200
+                    await answered_and_ended(call, caller, callee, tx, callee_hangs_up=callee_hangs_up)
             assert (await near.register(expires=0)).status == 200
 
     asyncio.run(scenario())
@@ -154,14 +161,7 @@ def test_a_phone_registers_a_flow_and_is_called_back_over_it(tmp_path: Path, tra
                     call = await called(caller, callee.number)
                     tx, request = await callee.asked("INVITE")
                     assert request.body == OFFER and not request.routes
-                    theirs = callee.respond(tx, 200, body=OFFER, content_type="application/sdp")
-                    await call.answered()
-                    await callee.acknowledged()
-                    assert theirs is not None and call.dialog is not None
-                    from_, to, dialog = (callee, caller, theirs) if callee_hangs_up else (caller, callee, call.dialog)
-                    asking = asyncio.create_task(from_.ask(dialog.request("BYE")[1]))
-                    await to.accept("BYE")
-                    assert (await asking).status == 200
+                    await answered_and_ended(call, caller, callee, tx, callee_hangs_up=callee_hangs_up)
             assert (await near.register(expires=0, contact=flow_contact(near, 1), headers=[OUTBOUND])).status == 200
 
     asyncio.run(scenario())
