@@ -61,6 +61,13 @@ class Reception:
         self._measure_jitter(timestamp, now)
         return True
 
+    def measured(self, numbers: tuple[int, int] | None, packets: int, jitter: float, *, restarted: bool) -> None:
+        """What somebody else counted of this source, in place of `received`: first and highest number, packets."""
+        if restarted:
+            self._begin(None)
+        self._base, self.highest = numbers if numbers is not None else (None, None)
+        self.packets, self.jitter = packets, jitter
+
     def _measure_jitter(self, timestamp: int, now: float) -> None:
         if self._last is not None:
             last_now, last_timestamp = self._last

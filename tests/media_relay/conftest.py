@@ -1,13 +1,13 @@
-"""A fresh relay on a fake clock for each test."""
+"""A fresh relay on a fake clock for each test, once with each engine."""
 
 from collections.abc import Iterator
 
 import pytest
-from relay_world import World
+from relay_world import ENGINES, World
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
+@pytest.fixture(params=ENGINES)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = World(engine_kind=request.param)
     yield made
     made.close()

@@ -4,9 +4,11 @@ import itertools
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from aioice import stun
 
+from media_relay.engine.native import NativeEngine
 from media_relay.engine.plain import PlainEngine
 from media_relay.relay import Relay
 from protocols.control import (
@@ -155,6 +157,9 @@ class Source:
             self.peer.send(self.packet(payload, marker=i == len(payloads) - 1), self.to)
 
 
+ENGINES = {"plain": PlainEngine, "native": partial(NativeEngine, threaded=False)}
+
+
 @dataclass
 class World:
     """The relay, its clock, and everybody's sockets."""
@@ -163,11 +168,12 @@ class World:
     now: float = 1000.0
     wall: float = 1_700_000_000.0
     owners: set[str] = field(default_factory=lambda: {"as1"})
+    engine_kind: str = "plain"
 
     def __post_init__(self) -> None:
         self.events: list[Event] = []
         self.owner_events: list[tuple[str, Event]] = []
-        self.engine = PlainEngine()
+        self.engine = ENGINES[self.engine_kind]()
         self.peers: list[Peer] = []
         self.ids = itertools.count()
         self.relay = Relay(

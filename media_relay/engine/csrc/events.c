@@ -1,0 +1,63 @@
+#include "events.h"
+
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+bool events_open(struct events *events)
+{
+    events->first = events->count = 0;
+    pthread_mutex_init(&events->lock, NULL);
+    events->wakes = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return events->wakes >= 0;
+}
+
+void events_close(struct events *events)
+{
+    struct event event;
+    while (events_take(events, &event))
+        free(event.data);
+    close(events->wakes);
+    pthread_mutex_destroy(&events->lock);
+}
+
+void events_put(struct events *events, const struct event *event)
+{
+    uint8_t *lost = NULL;
+    pthread_mutex_lock(&events->lock);
+    bool wake = events->count == 0;
+    if (events->count == MAX_EVENTS && event->kind == DATAGRAM) {
+        lost = event->data;
+    } else {
+        if (events->count == MAX_EVENTS) {
+            lost = events->at[events->first].data;
+            events->first = (events->first + 1) % MAX_EVENTS;
+            events->count--;
+        }
+        events->at[(events->first + events->count++) % MAX_EVENTS] = *event;
+    }
+    pthread_mutex_unlock(&events->lock);
+    free(lost);
+    if (wake) {
+        uint64_t one = 1;
+        ssize_t unused = write(events->wakes, &one, sizeof one);
+        (void)unused;
+    }
+}
+
+bool events_take(struct events *events, struct event *event)
+{
+    pthread_mutex_lock(&events->lock);
+    bool any = events->count > 0;
+    if (any) {
+        *event = events->at[events->first];
+        events->first = (events->first + 1) % MAX_EVENTS;
+        events->count--;
+    } else {
+        uint64_t unused;
+        ssize_t got = read(events->wakes, &unused, sizeof unused);
+        (void)got;
+    }
+    pthread_mutex_unlock(&events->lock);
+    return any;
+}

@@ -1,0 +1,37 @@
+/* What Python hears of: a bounded queue between the engine's thread and the control side, and a descriptor that is
+   readable while something is in it. */
+#ifndef DIALCAST_EVENTS_H
+#define DIALCAST_EVENTS_H
+
+#include <pthread.h>
+
+#include "sender.h"
+
+enum event_kind { DATAGRAM, SOURCE_STARTED, KEYFRAME_SEEN, KEYFRAME_NEEDED, UNREACHABLE };
+
+struct event {
+    enum event_kind kind;
+    int fd;
+    uint64_t group, leg; /* handles */
+    int medium;
+    union address from;
+    uint16_t size;
+    uint8_t *data; /* of a datagram, owned */
+};
+
+struct events {
+    pthread_mutex_t lock;
+    int wakes; /* an eventfd */
+    int first, count;
+    struct event at[MAX_EVENTS];
+};
+
+/* False when there is no descriptor for it. */
+bool events_open(struct events *events);
+void events_close(struct events *events);
+/* Takes the data over. A full queue loses datagrams first: a flood of strangers must not hide what happens to legs. */
+void events_put(struct events *events, const struct event *event);
+/* Takes the oldest out, its data with it; false when there is none. */
+bool events_take(struct events *events, struct event *event);
+
+#endif

@@ -1,0 +1,113 @@
+/* The engine's tables: groups, their feeds, and legs. */
+#ifndef DIALCAST_GROUPS_H
+#define DIALCAST_GROUPS_H
+
+#include "engine.h"
+
+struct feed;
+
+struct inlet {
+    struct link link; /* by socket and peer */
+    int fd, medium, encoding;
+    union address peer;
+    bool forward, linked;
+    struct leg *leg;
+};
+
+struct leg {
+    struct link link;
+    uint64_t id;
+    struct group *group;
+    struct leg *next;
+    struct inlet *inlets;
+    int inlet_count, outgoing_count;
+    struct outgoing **outgoing;
+    bool heard;
+    double heard_at;
+    int64_t received, octets_received;
+    struct counters past; /* of streams that a new negotiation took away */
+    unsigned started;     /* media whose first packet was told, a bit each */
+};
+
+/* A medium and encoding of a group: whoever provides it, and everybody who gets it. */
+struct feed {
+    struct group *group;
+    struct feed *next;
+    int medium, encoding;
+    struct stream *stream;
+    struct leg *source;
+    struct outgoing **sinks;
+    int sink_count, sink_room;
+    int first; /* which sink a burst starts with: the one that lost out when the socket was last full */
+    /* The burst that is going out. */
+    struct packet **burst;
+    int burst_count, burst_room, done, short_at, fd;
+    bool has_keyframe, pending;
+    int64_t keyframe_at;
+    double now;
+    struct feed *next_pending;
+};
+
+struct group {
+    struct link link;
+    uint64_t id;
+    double cache_seconds, bytes_per_second, allowance, allowed_at;
+    int64_t cache_bytes, over_rate;
+    struct feed *feeds;
+    struct leg *legs;
+};
+
+struct watched {
+    bool watched;
+    int busy; /* bursts from it that are going out: it is read again when they are */
+};
+
+struct call {
+    void (*work)(struct engine *, void *);
+    void *argument;
+    bool done;
+};
+
+struct engine {
+    int epoll;
+    struct events events;
+    struct table groups, legs, peers;
+    struct watched *watched;
+    int watched_room;
+    uint64_t serial;
+    struct feed *pending, *last_pending;
+    struct outgoing *catching, *last_catching;
+    int catching_count;
+    double catch_up_at;
+    struct trickle trickle;
+    struct totals past; /* of legs and groups that are gone */
+    struct batch batch;
+    uint8_t *buffers;
+
+    bool threaded, stopping;
+    pthread_t thread;
+    pthread_mutex_t callers, lock;
+    pthread_cond_t done;
+    struct call *call;
+    int calls; /* an eventfd */
+};
+
+struct group *group_of(const struct engine *engine, uint64_t id);
+struct leg *leg_of(const struct engine *engine, uint64_t id);
+struct inlet *inlet_of(const struct engine *engine, int fd, const union address *peer);
+struct feed *feed_of(const struct group *group, int medium, int encoding);
+/* Sends what is left of a burst, or of all. */
+void feed_finish(struct engine *engine, struct feed *feed);
+void feeds_finish(struct engine *engine);
+/* A slice of each burst that is going out. */
+void feeds_advance(struct engine *engine);
+/* Puts datagrams of one source on the line and begins to send them. `fd` is where they came from, -1 for nowhere. */
+void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t *const *datagrams, const size_t *sizes,
+                 int count, double now);
+/* After a start: it is to be caught up, or waits for a keyframe. */
+void note_started(struct engine *engine, struct outgoing *out);
+/* When to be called again, negative for never. */
+double catch_up(struct engine *engine, double now);
+bool group_allows(struct group *group, size_t size, double now);
+
+#endif

@@ -1,0 +1,262 @@
+#include "outgoing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct stream *stream, int64_t first, int64_t offset)
+{
+    *out = (struct outgoing){
+        .outlet = *outlet,
+        .stream = stream,
+        .state = STOPPED,
+        .gso = true,
+        .resends = RESEND_BURST,
+        .numbers = {.first = first, .timestamp_offset = offset},
+    };
+}
+
+void outgoing_end(struct outgoing *out)
+{
+    free(out->squeezed);
+    out->squeezed = NULL;
+    out->squeezed_count = 0;
+}
+
+static void rewind_to(struct outgoing *out, int64_t sequence)
+{
+    numbers_resume(&out->numbers, sequence);
+    out->cursor = sequence;
+    outgoing_end(out);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    int64_t left = ((const struct squeezed *)a)->from, right = ((const struct squeezed *)b)->from;
+    return left < right ? 1 : left > right ? -1 : 0;
+}
+
+/* Timestamps for replayed frames: at most 1 ms apart, in the same order, the newest unchanged. */
+static void squeeze(struct outgoing *out)
+{
+    const struct stream *stream = out->stream;
+    int64_t highest = stream->line.highest, from = stream->cache.start;
+    if (from < highest - HISTORY + 1)
+        from = highest - HISTORY + 1;
+    struct squeezed *found = malloc(sizeof *found * (size_t)(highest - from + 1));
+    if (found == NULL)
+        return; /* the replay has its own timestamps then, and is behind */
+    int count = 0;
+    for (int64_t sequence = from; sequence <= highest; sequence++) {
+        const struct packet *packet = stream_packet(stream, sequence);
+        if (packet != NULL && (count == 0 || found[count - 1].from != packet->timestamp))
+            found[count++].from = packet->timestamp;
+    }
+    qsort(found, (size_t)count, sizeof *found, newest_first);
+    int64_t gap = stream->coding.clock_rate / 1000 > 1 ? stream->coding.clock_rate / 1000 : 1;
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        if (kept > 0 && found[kept - 1].from == found[i].from)
+            continue;
+        int64_t closer = kept > 0 ? found[kept - 1].to - gap : found[i].from;
+        found[kept] = (struct squeezed){found[i].from, found[i].from > closer ? found[i].from : closer};
+        kept++;
+    }
+    struct squeezed *fitting = kept > 0 ? realloc(found, sizeof *found * (size_t)kept) : NULL;
+    out->squeezed = fitting != NULL ? fitting : found;
+    out->squeezed_count = kept;
+}
+
+static int64_t timestamp_of(const struct outgoing *out, int64_t timestamp)
+{
+    int low = 0, high = out->squeezed_count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (out->squeezed[middle].from > timestamp)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < out->squeezed_count && out->squeezed[low].from == timestamp ? out->squeezed[low].to : timestamp;
+}
+
+void outgoing_start(struct outgoing *out, double now)
+{
+    const struct stream *stream = out->stream;
+    if (out->outlet.flow == PAUSED || stream == NULL) {
+        out->state = STOPPED;
+    } else if (!stream->has_keyframes) {
+        numbers_resume(&out->numbers, stream->line.highest + 1);
+        out->state = LIVE;
+    } else if (stream_startable(stream, now) && now >= out->replay_at) {
+        if (out->outlet.flow == OPEN)
+            out->replay_at = now + REPLAY_INTERVAL;
+        rewind_to(out, stream->cache.start);
+        squeeze(out);
+        out->state = CATCHING;
+    } else {
+        out->state = WAITING;
+    }
+}
+
+void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now)
+{
+    bool opens = outlet->flow == OPEN && out->outlet.flow != OPEN;
+    out->outlet = *outlet;
+    if (outlet->flow == PAUSED)
+        out->state = STOPPED;
+    else if (opens || out->state == STOPPED)
+        outgoing_start(out, now);
+}
+
+/* An allowance for each host, or many calls that name one victim would add up to a flood. */
+static bool trickles(struct trickle *trickle, const union address *to, size_t size, double now)
+{
+    uint8_t host[16] = {0};
+    if (to->any.sa_family == AF_INET)
+        memcpy(host, &to->four.sin_addr, 4);
+    else
+        memcpy(host, &to->six.sin6_addr, 16);
+    if ((int64_t)now != trickle->second) {
+        trickle->second = (int64_t)now;
+        trickle->used = 0;
+    }
+    if (size > TRICKLE_BYTES)
+        return false;
+    int at = 0;
+    while (at < trickle->used && memcmp(trickle->host[at].host, host, sizeof host) != 0)
+        at++;
+    if (at == TRICKLE_HOSTS)
+        return false;
+    if (at == trickle->used) {
+        memcpy(trickle->host[at].host, host, sizeof host);
+        trickle->host[at].sent = 0;
+        trickle->used++;
+    }
+    if (trickle->host[at].sent >= TRICKLE_PACKETS)
+        return false;
+    trickle->host[at].sent++;
+    return true;
+}
+
+/* True when the packet is in the batch; else it is left out for good. */
+static bool put_packet(struct outgoing *out, const struct packet *packet, double now, struct batch *batch, struct trickle *trickle)
+{
+    struct outlet *outlet = &out->outlet;
+    const uint8_t *payload = packet->payload;
+    size_t size = packet->size;
+    if (outlet->layout != NOT_AMR && !stream_repacked(out->stream, packet, outlet->layout, &payload, &size)) {
+        numbers_skip(&out->numbers, packet->sequence);
+        return false;
+    }
+    if (outlet->flow == TRICKLE && !trickles(trickle, &outlet->to, size, now)) {
+        numbers_skip(&out->numbers, packet->sequence);
+        return false;
+    }
+    int64_t number;
+    if (!numbers_assign(&out->numbers, packet->sequence, &number))
+        return false;
+    bool copy = payload != packet->payload;
+    if (!batch_fits(batch, outlet->fd, copy ? size : 0))
+        batch_send(batch);
+    uint8_t *rtp = batch_add(batch, outlet->fd, out, &outlet->to, out->gso, payload, size, copy, packet->sequence, packet->timestamp);
+    int64_t timestamp = out->squeezed_count > 0 ? timestamp_of(out, packet->timestamp) : packet->timestamp;
+    rtp[0] = 0x80;
+    rtp[1] = (uint8_t)(packet->marker << 7 | outlet->payload_type);
+    put16(rtp + 2, (uint16_t)number);
+    put32(rtp + 4, (uint32_t)(timestamp + out->numbers.timestamp_offset));
+    put32(rtp + 8, outlet->ssrc);
+    return true;
+}
+
+void outgoing_deliver(struct outgoing *out, struct packet *const *packets, int count, bool has_keyframe, int64_t keyframe_at,
+                      double now, struct batch *batch, struct trickle *trickle)
+{
+    out->failed = false;
+    if (has_keyframe && out->state == WAITING) {
+        rewind_to(out, keyframe_at);
+        out->state = LIVE;
+    } else if (has_keyframe && out->state == CATCHING) {
+        rewind_to(out, keyframe_at); /* a fresh keyframe makes what is left of the old picture worthless */
+    }
+    if (out->state != LIVE && out->state != CATCHING)
+        return;
+    for (int i = 0; i < count && !out->failed; i++) {
+        const struct packet *packet = packets[i];
+        if (out->state == CATCHING && packet->sequence >= out->cursor)
+            continue;
+        if (out->dropping && packet->timestamp == out->dropped_timestamp)
+            out->sent.no_room++;
+        else
+            put_packet(out, packet, now, batch, trickle);
+    }
+}
+
+void outgoing_catch_up(struct outgoing *out, double now, struct batch *batch, struct trickle *trickle)
+{
+    if (out->state != CATCHING || out->stream == NULL)
+        return;
+    int64_t highest = out->stream->line.highest;
+    if (out->cursor <= highest - HISTORY) {
+        out->state = WAITING;
+        return;
+    }
+    out->failed = false;
+    for (int put = 0; out->cursor <= highest && put < CATCH_UP_PACKETS; out->cursor++) {
+        const struct packet *packet = stream_packet(out->stream, out->cursor);
+        if (packet != NULL) {
+            put_packet(out, packet, now, batch, trickle);
+            put++;
+        }
+    }
+    batch_send(batch);
+    if (out->failed)
+        out->cursor = out->failed_sequence;
+    else if (out->cursor > highest)
+        out->state = LIVE;
+}
+
+int outgoing_resend(struct outgoing *out, const uint16_t *lost, int count, double now, struct batch *batch, struct trickle *trickle)
+{
+    if (out->stream == NULL || out->state == STOPPED)
+        return 0;
+    out->resends += (now - out->resent_at) * RESEND_RATE;
+    if (out->resends > RESEND_BURST)
+        out->resends = RESEND_BURST;
+    out->resent_at = now;
+    int64_t before = out->sent.packets;
+    for (int i = 0; i < count && out->resends >= 1; i++) {
+        out->resends -= 1; /* also for what is not there: looking for it costs us, and asking costs them nothing */
+        int64_t sequence;
+        const struct packet *packet = NULL;
+        if (numbers_group_sequence(&out->numbers, lost[i], &sequence))
+            packet = stream_packet(out->stream, sequence);
+        if (packet != NULL)
+            put_packet(out, packet, now, batch, trickle);
+    }
+    batch_send(batch);
+    int resent = (int)(out->sent.packets - before);
+    out->sent.resent += resent;
+    return resent;
+}
+
+void outgoing_sent(const struct message *message)
+{
+    message->owner->sent.packets += message->packets;
+    message->owner->sent.octets += message->octets;
+}
+
+void outgoing_full(const struct message *message, int gone)
+{
+    struct outgoing *out = message->owner;
+    out->sent.packets += gone;
+    out->sent.octets += (int64_t)gone * (message->segment - RTP_HEADER);
+    out->sent.no_room += message->packets - gone;
+    if (!out->failed) {
+        out->failed = true;
+        out->failed_sequence = message->sequence;
+        out->dropping = true;
+        out->dropped_timestamp = message->timestamp;
+    }
+}
+
+void outgoing_takes_no_runs(struct outgoing *out) { out->gso = false; }
