@@ -134,7 +134,7 @@ class Groups:
             leg.spec = before
             self._release(medium for kind, medium in media.items() if leg.media.get(kind) is not medium)
             raise ControlError("limit", "no media port left") from error
-        self._release(medium for kind, medium in leg.media.items() if media.get(kind) is not medium)
+        left = [medium for kind, medium in leg.media.items() if media.get(kind) is not medium]
         leg.media = media
         if fresh:
             group.legs[leg.leg_id] = leg
@@ -146,6 +146,7 @@ class Groups:
                 group.keyframes.want()
                 self.remove(group, previous.leg_id)
         self.sync(leg, now)
+        self._release(left)  # only now: the engine may have been sending over its sockets
         return leg.info()
 
     def adopt(self, group: Group, leg_id: str, now: float) -> None:

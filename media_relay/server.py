@@ -7,7 +7,7 @@ import time
 import structlog
 
 from media_relay.control_server import ControlServer
-from media_relay.engine.plain import PlainEngine
+from media_relay.engine.choice import new_engine
 from media_relay.relay import Relay
 from protocols.control import Command, Reply
 from protocols.net import Address
@@ -24,7 +24,7 @@ class RelayServer:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._engine = PlainEngine()
+        self._engine = new_engine(config.relay.engine)
         instance = secrets.token_hex(8)
         host = config.relay.advertised_host or config.relay.bind
         self._control = ControlServer(config.control, host, instance, self._execute)

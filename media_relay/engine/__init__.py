@@ -173,6 +173,10 @@ class Totals:
 class Engine(Protocol):
     """What moves packets. `set_*` are idempotent: they create, or change what differs."""
 
+    def close(self) -> None:
+        """Stop, and forget everything; the sockets stay their owner's."""
+        ...
+
     def fileno(self) -> int:
         """A descriptor that is readable when `step` has something to do."""
         ...

@@ -70,7 +70,7 @@ class NativeEngine:
         """Group and leg id by handle."""
 
     def close(self) -> None:
-        """Stop the thread and forget everything; the sockets stay their owner's."""
+        """See Engine."""
         self._native.close()
 
     def fileno(self) -> int:

@@ -122,7 +122,7 @@ class PlainEngine:
         """Of legs and groups that are gone."""
 
     def close(self) -> None:
-        """Forget everything; the sockets stay their owner's."""
+        """See Engine."""
         self._epoll.close()
 
     def fileno(self) -> int:

@@ -156,6 +156,9 @@ class RelayConfig(Section):
     """First media port; even. A group takes two to four ports."""
     port_max: Annotated[int, Field(ge=1025, le=65535)] = 39_999
     """Last media port; the range must be open in the firewall and bounds how many groups fit."""
+    engine: Literal["auto", "native", "plain"] = "auto"
+    """What moves the media: `native` is C on a thread of its own, `plain` Python, several times slower; `auto` takes
+    `native` where it was built."""
     leg_timeout: Seconds = 15
     """Seconds without an authentic packet after which a leg counts as silent. Shorter ends dead
     broadcasts sooner, longer rides out tunnels."""

@@ -11,3 +11,11 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = World(engine_kind=request.param)
     yield made
     made.close()
+
+
+@pytest.fixture
+def plain_world() -> Iterator[World]:
+    """For what is told by looking inside: the plain engine only."""
+    made = World()
+    yield made
+    made.close()

@@ -180,12 +180,12 @@ def test_one_datagram_of_rate_requests_is_answered_once(world: World) -> None:
 
 
 def test_requests_for_packets_nobody_has_cost_the_relay_a_bounded_search(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    plain_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources, _ = world.broadcaster("audio")
-    viewer, _, place = world.viewer("audio")
+    sources, _ = plain_world.broadcaster("audio")
+    viewer, _, place = plain_world.viewer("audio")
     sources["audio"].send(b"x")
-    world.step()
+    plain_world.step()
     ssrc = viewer.packets()[0].ssrc
     searched: list[int] = []
     search = LegNumbers.group_sequence
@@ -197,7 +197,7 @@ def test_requests_for_packets_nobody_has_cost_the_relay_a_bounded_search(
     monkeypatch.setattr(LegNumbers, "group_sequence", counted)
     nacks = [Nack(1, ssrc, tuple(range(20_000 + 1000 * i, 20_700 + 1000 * i))) for i in range(10)]
     viewer.send_rtcp(place.rtcp, *nacks)
-    world.step()
+    plain_world.step()
     assert 0 < len(searched) <= 64
 
 
@@ -249,17 +249,17 @@ def test_hold_and_resume_in_a_storm_does_not_replay_the_picture_each_time(world:
     assert len(viewer.packets()) <= 11
 
 
-def test_takeovers_leave_nothing_behind_in_the_engine(world: World) -> None:
-    sources, _ = world.broadcaster("audio")
+def test_takeovers_leave_nothing_behind_in_the_engine(plain_world: World) -> None:
+    sources, _ = plain_world.broadcaster("audio")
     for number in range(20):
         peer = sources["audio"].peer
         info = expect(
-            world.do(ReplaceSource("1001", 1, LegSpec(f"s{number}", "1001", HOST, (peer.spec(receives=True),)))),
+            plain_world.do(ReplaceSource("1001", 1, LegSpec(f"s{number}", "1001", HOST, (peer.spec(receives=True),)))),
             LegInfo,
         )
         Source(peer, info.media[0].rtp, ssrc=number).send(b"x")
-        world.step()
-    engine = world.engine
+        plain_world.step()
+    engine = plain_world.engine
     assert isinstance(engine, PlainEngine)
     assert len(engine._groups["1001"].started) == 1
     assert len(engine._peers) == 1

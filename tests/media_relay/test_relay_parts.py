@@ -106,30 +106,30 @@ class FullSocket:
         return self._real.sendto(data, address)
 
 
-def test_a_full_socket_costs_a_leg_the_rest_of_its_frame_and_next_time_it_is_first(world: World) -> None:
-    sources, _ = world.broadcaster("video")
-    viewers = [world.viewer("video")[0] for _ in range(3)]
+def test_a_full_socket_costs_a_leg_the_rest_of_its_frame_and_next_time_it_is_first(plain_world: World) -> None:
+    sources, _ = plain_world.broadcaster("video")
+    viewers = [plain_world.viewer("video")[0] for _ in range(3)]
     source = sources["video"]
     source.send(SPS, PPS, IDR)
-    world.step()
-    full = FullSocket(world.relay.groups.by_id["1001"].shared["video"].rtp)
-    for leg in world.engine._groups["1001"].legs.values():
+    plain_world.step()
+    full = FullSocket(plain_world.relay.groups.by_id["1001"].shared["video"].rtp)
+    for leg in plain_world.engine._groups["1001"].legs.values():
         for outgoing in leg.outgoing.values():
             object.__setattr__(outgoing.outlet, "socket", full)
     for viewer in viewers:
         viewer.packets()
     full.room = 4
     source.send(SLICE + b"1", SLICE + b"2", SLICE + b"3")
-    world.step()
+    plain_world.step()
     assert [len(viewer.packets()) for viewer in viewers] == [3, 1, 0]
     full.room = 1 << 30
     full.sent.clear()
     source.timestamp -= source.frame
     source.send(SLICE + b"end of the same frame")
-    world.step()
+    plain_world.step()
     assert [len(viewer.packets()) for viewer in viewers] == [1, 0, 0], "half a frame is of no use"
     full.sent.clear()
     source.send(SLICE + b"4")
-    world.step()
+    plain_world.step()
     assert full.sent[0] == viewers[1].address
     assert [[p.payload for p in viewer.packets()] for viewer in viewers] == [[SLICE + b"4"]] * 3
