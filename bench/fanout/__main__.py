@@ -1,9 +1,9 @@
 """`python -m bench.fanout`: CPU time of relays for each packet delivered, beside the bare system calls, in one run.
 
-A broadcaster sends 30 frames a second of 10 packets of 1,200 bytes, each frame at once, and 50 packets of audio a second;
-viewers outside the measured processor judge what they get: a stream of their own, numbers without a gap, payloads as they
-were sent. Runs alternate between the relays, so that what else the machine does hits all alike; the median counts, and the
-ratio to `limit`, which does nothing but receive and send.
+A broadcaster sends 30 frames a second of 10 packets of 1,200 bytes, each frame at once, and 50 packets of audio a
+second; viewers outside the measured processor judge what they get: a stream of their own, numbers without a gap,
+payloads as they were sent. Runs alternate between the relays, so that what else the machine does hits all alike; the
+median counts, and the ratio to `limit`, which does nothing but receive and send.
 """
 
 import argparse
