@@ -5,15 +5,15 @@ source gets receiver reports and, within `KeyframeRequests`' limits, PLI or FIR.
 reception is a sign of life and steers nobody else's stream.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from media_relay.engine import Engine, SourceState
 from media_relay.groups import Group, Groups
 from media_relay.keyframes import Ask
 from media_relay.legs import Leg, LegMedium
-from media_relay.metrics import KEYFRAMES_ASKED, NACKED
-from protocols.control import KeyframeWanted
+from media_relay.metrics import KEYFRAMES_ASKED, MISSED, NACKED
+from protocols.control import KeyframeWanted, MediaKind
 from protocols.net import Address
 from protocols.rtp.rtcp import (
     CNAME,
@@ -95,6 +95,16 @@ class Feedback:
             return
         report = ReceiverReport(medium.ssrc, (state.reception.report(now),))
         self._send(medium, [report, self._description(medium), self._request(medium, ask, state)])
+
+    def ask_repeat(self, group: Group, kind: MediaKind, sequences: Sequence[int]) -> None:
+        """Ask a source that repeats packets (`a=rtcp-fb nack`, RFC 4585 section 6.2.1) for those that are missing."""
+        medium = group.source.media.get(kind) if group.source is not None else None
+        state = self._engine.source(group.group_id, kind)
+        if medium is None or state is None or "nack" not in medium.spec.feedback or medium.rtcp_peer is None:
+            return
+        MISSED.inc(len(sequences))
+        nack = Nack(medium.ssrc, state.ssrc, tuple(sequences))
+        self._send(medium, [ReceiverReport(medium.ssrc), self._description(medium), nack])
 
     def _from_source(self, group: Group, medium: LegMedium, packet: RtcpPacket, now: float) -> None:
         state = self._engine.source(group.group_id, medium.kind)

@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter
 
+MISSED = Counter("dialcast_relay_missed_packets", "Packets broadcasters were asked to send again (NACK)")
 NACKED = Counter("dialcast_relay_nacked_packets", "Packets viewers asked for again (NACK)")
 PROMPTS = Counter("dialcast_relay_prompts", "Wishes to speak prompts to a leg, by how they ended", ["cause"])
 KEYS = Counter("dialcast_relay_keys", "Keys pressed on announcements' legs")

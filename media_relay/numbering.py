@@ -37,6 +37,8 @@ class SourceTimeline:
         self.highest = -1
         """Highest sequence number given out, in the group's numbering."""
         self.timestamp = 0
+        self.step = 0
+        """How far the packet placed last was beyond the highest before it, by its source's numbers."""
         self.arrived_at = 0.0
         self._raw_highest = 0
         self._raw_timestamp = 0
@@ -54,6 +56,7 @@ class SourceTimeline:
         if abs(step) > MAX_DROPOUT:
             self._restart(header, now)
             step = 0
+        self.step = step
         raw = self._raw_highest + step
         if step <= -HISTORY:
             return None

@@ -6,7 +6,7 @@ An unauthenticated datagram changes nothing and is not answered.
 from contextlib import suppress
 
 from media_relay.announcements import Announcements
-from media_relay.engine import Datagram, KeyframeNeeded, KeyframeSeen, LegUnreachable, SourceStarted
+from media_relay.engine import Datagram, KeyframeNeeded, KeyframeSeen, LegUnreachable, PacketsMissing, SourceStarted
 from media_relay.feedback import Feedback
 from media_relay.groups import Groups
 from media_relay.legs import LegMedium, set_rtcp_peer
@@ -47,6 +47,9 @@ class Traffic:
                     if (group := self._groups.by_id.get(group_id)) is not None:
                         group.keyframes.want()
                         self._feedback.ask_keyframe(group, now)
+                case PacketsMissing(group_id, kind, sequences):
+                    if (group := self._groups.by_id.get(group_id)) is not None:
+                        self._feedback.ask_repeat(group, kind, sequences)
                 case LegUnreachable(sock, address):
                     if (port := self._groups.ports.of(sock)) is not None:
                         self._liveness.unreachable(port, address)

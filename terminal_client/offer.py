@@ -26,7 +26,7 @@ from protocols.sdp import (
 )
 from terminal_client.streams import LocalMedia, LocalStream, Medium, RemoteMedia, RemoteStream
 
-FEEDBACK = ("nack pli", "ccm fir")
+FEEDBACK = ("nack", "nack pli", "ccm fir")
 AMR = (Format(96, "AMR", 8000, fmtp="octet-align=1"), Format(97, "AMR", 8000))
 G711 = (Format(0, "PCMU", 8000), Format(8, "PCMA", 8000))
 KEYS = Format(101, telephone_event.NAME, telephone_event.CLOCK_RATE, fmtp=telephone_event.EVENTS)

@@ -107,6 +107,15 @@ class KeyframeNeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class PacketsMissing:
+    """A burst of the source had gaps that nothing in it filled; `sequences` are the source's own numbers."""
+
+    group_id: str
+    medium: MediaKind
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LegUnreachable:
     """The network said so (ICMP) about one address; only the legs that live there are concerned."""
 
@@ -114,7 +123,7 @@ class LegUnreachable:
     address: Address
 
 
-EngineEvent = Datagram | SourceStarted | KeyframeSeen | KeyframeNeeded | LegUnreachable
+EngineEvent = Datagram | SourceStarted | KeyframeSeen | KeyframeNeeded | PacketsMissing | LegUnreachable
 
 
 @dataclass(frozen=True, slots=True)

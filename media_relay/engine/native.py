@@ -20,6 +20,7 @@ from media_relay.engine import (
     LegUnreachable,
     Outlet,
     OutletState,
+    PacketsMissing,
     SourceStarted,
     SourceState,
     Totals,
@@ -36,7 +37,7 @@ _MEDIA: tuple[MediaKind, ...] = ("audio", "video")
 _NUMBER = {kind: number for number, kind in enumerate(_MEDIA)}
 _FLOWS = {"open": 0, "trickle": 1, "paused": 2}
 _LAYOUTS = {"": 0, "bandwidth-efficient": 1, "octet-aligned": 2}
-_DATAGRAM, _SOURCE_STARTED, _KEYFRAME_SEEN, _KEYFRAME_NEEDED, _UNREACHABLE = range(5)
+_DATAGRAM, _SOURCE_STARTED, _KEYFRAME_SEEN, _KEYFRAME_NEEDED, _UNREACHABLE, _MISSING = range(6)
 _NACKED_AT_ONCE = 4096
 
 
@@ -203,6 +204,8 @@ class NativeEngine:
         group_id = self._names.get(told[1], ("", ""))[0]
         if not group_id:
             return None
+        if kind == _MISSING:
+            return PacketsMissing(group_id, _MEDIA[told[2]], tuple(memoryview(told[3]).cast("H")))
         if kind == _SOURCE_STARTED:
             leg_id = self._names.get(told[2], ("", ""))[1]
             return SourceStarted(group_id, leg_id, _MEDIA[told[3]]) if leg_id else None

@@ -22,6 +22,7 @@ from media_relay.engine import (
     LegState,
     LegUnreachable,
     OutletState,
+    PacketsMissing,
     SourceStarted,
     SourceState,
     Totals,
@@ -213,6 +214,8 @@ class PlainEngine:
             self._event(SourceStarted(group_id, source, medium))
         if keyframe_at is not None:
             self._event(KeyframeSeen(group_id))
+        if missing := stream.take_missing():
+            self._event(PacketsMissing(group_id, medium, missing))
         sinks = group.sinks.get(key, ())
         first = group.first.get(key, 0)
         count = len(sinks)

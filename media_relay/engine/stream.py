@@ -14,6 +14,8 @@ from protocols.rtp.reception import Reception
 MAX_PARAMETER_SETS = 8
 """SPS and PPS put before a keyframe: each is one more packet to every viewer, so a broadcaster names no more."""
 MAX_PARAMETER_BYTES = 2048
+MAX_MISSING = 64
+"""Packets of one burst told as missing; a longer gap is filled sooner by a keyframe than by repeats."""
 
 
 class Packet(NamedTuple):
@@ -35,6 +37,7 @@ class Stream:
         self.cache = KeyframeCache(cache_seconds, cache_bytes)
         self.reception = Reception(0, inlet.clock_rate)
         self._history: list[Packet | None] = [None] * HISTORY
+        self._missing: list[int] = []
         self._repacked: tuple[int, Layout, bytes | None] | None = None
         self.source_changed(inlet)
 
@@ -61,6 +64,8 @@ class Stream:
         if self.timeline.ssrc != known_ssrc:
             self.reception = Reception(header.ssrc, self.clock_rate)
             self.cache.clear()
+            self._missing.clear()
+        self._note_missing(header.sequence)
         self.reception.received(header.sequence, header.timestamp, now)
         sequence, timestamp = placed
         known = self._history[sequence % HISTORY]
@@ -83,6 +88,12 @@ class Stream:
         for packet in packets:
             self._history[packet.sequence % HISTORY] = packet
         return packets, keyframe
+
+    def take_missing(self) -> tuple[int, ...]:
+        """The source's own numbers of packets that did not come since the last call, though later ones did."""
+        missing = tuple(self._missing)
+        self._missing.clear()
+        return missing
 
     def packet(self, sequence: int) -> Packet | None:
         """A packet of the last `HISTORY`, None when it is missing or forgotten."""
@@ -138,6 +149,13 @@ class Stream:
             offset=line.timestamp_offset,
             reception=self.reception,
         )
+
+    def _note_missing(self, number: int) -> None:
+        gap = self.timeline.step - 1
+        if gap < 0 and number in self._missing:
+            self._missing.remove(number)
+        elif 0 < gap <= MAX_MISSING - len(self._missing):
+            self._missing += [number - back & 0xFFFF for back in range(gap, 0, -1)]
 
     def _insert_parameter_sets(self, sequence: int, timestamp: int) -> list[Packet]:
         """Our own packets with SPS and PPS, put on the line before the IDR that came without them."""

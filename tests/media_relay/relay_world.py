@@ -59,7 +59,14 @@ class Peer:
         return Address(*self.rtcp.getsockname()[:2])
 
     def spec(
-        self, *, sends: bool = False, receives: bool = False, ice: bool = False, fmtp: str = "", codec: str = ""
+        self,
+        *,
+        sends: bool = False,
+        receives: bool = False,
+        ice: bool = False,
+        fmtp: str = "",
+        codec: str = "",
+        feedback: tuple[str, ...] = (),
     ) -> MediaSpec:
         return MediaSpec(
             kind=self.kind,
@@ -73,6 +80,7 @@ class Peer:
             fmtp=fmtp,
             ice=ice,
             remote_ufrag="peer" if ice else "",
+            feedback=feedback,
         )
 
     def packets(self) -> list[RtpPacket]:
@@ -223,7 +231,13 @@ class World:
             self.relay.step(self.now)
 
     def broadcaster(
-        self, *kinds: MediaKind, ice: bool = False, group: str = "1001", fmtp: str = "", codec: str = ""
+        self,
+        *kinds: MediaKind,
+        ice: bool = False,
+        group: str = "1001",
+        fmtp: str = "",
+        codec: str = "",
+        feedback: tuple[str, ...] = (),
     ) -> tuple[dict[MediaKind, Source], LegInfo]:
         """Open a group; without ICE its source latches with its first packet."""
         peers = [self.peer(kind) for kind in kinds]
@@ -231,7 +245,7 @@ class World:
             f"src{next(self.ids)}",
             group,
             HOST,
-            tuple(peer.spec(receives=True, ice=ice, fmtp=fmtp, codec=codec) for peer in peers),
+            tuple(peer.spec(receives=True, ice=ice, fmtp=fmtp, codec=codec, feedback=feedback) for peer in peers),
         )
         info = expect(self.do(OpenGroup(group, 1, leg)), LegInfo)
         sources = {

@@ -8,6 +8,7 @@ from relay_world import IDR, PPS, SLICE, SPS, Peer, Source, World
 from protocols.control import KeyframeWanted, LegMedia
 from protocols.rtp.rtcp import (
     Fir,
+    Nack,
     Pli,
     ReceiverReport,
     SenderReport,
@@ -186,3 +187,51 @@ def test_a_viewers_rate_request_is_acknowledged(world: World) -> None:
     viewer.send_rtcp(place.rtcp, Tmmbr(1, ((7, 500_000, 40),)))
     world.step()
     assert any(isinstance(packet, Tmmbn) for packet in viewer.reports())
+
+
+def losing(world: World, *feedback: str) -> tuple[Source, Peer]:
+    """A broadcaster whose 65,532nd to 1st packets were lost on their way, but for the one that came late."""
+    sources, info = world.broadcaster("video", feedback=feedback)
+    viewer, _, _ = world.viewer("video")
+    source = sources["video"]
+    source.send(SPS, PPS)
+    source.peer.send_rtcp(info.media[0].rtcp, ReceiverReport(source.ssrc))
+    world.step()
+    lost = [source.packet(SLICE) for _ in range(6)]
+    source.send(SLICE)
+    source.peer.send(lost[3], source.to)
+    world.step()
+    return source, viewer
+
+
+def test_a_source_that_repeats_is_asked_at_once_for_what_a_burst_lacks_and_viewers_get_it_in_its_place(
+    world: World,
+) -> None:
+    source, viewer = losing(world, "nack", "nack pli")
+    asked = [packet for packet in source.peer.reports() if isinstance(packet, Nack)]
+    assert [packet.sequences for packet in asked] == [(65532, 65533, 65534, 0, 1)]
+    assert {packet.media for packet in asked} == {source.ssrc}
+    before = viewer.packets()[-2:]
+    source.sequence = 65536
+    source.peer.send(source.packet(SLICE), source.to)
+    world.step()
+    assert [packet for packet in source.peer.reports() if isinstance(packet, Nack)] == []
+    late = viewer.packets()
+    assert [(before[0].sequence - packet.sequence) & 0xFFFF for packet in late] == [2]
+
+
+def test_a_source_that_does_not_repeat_is_not_asked(world: World) -> None:
+    source, _ = losing(world, "nack pli", "ccm fir")
+    assert [packet for packet in source.peer.reports() if isinstance(packet, Nack)] == []
+
+
+def test_a_gap_a_keyframe_fills_sooner_is_not_asked_for(world: World) -> None:
+    sources, info = world.broadcaster("video", feedback=("nack",))
+    source = sources["video"]
+    source.send(SPS, PPS)
+    source.peer.send_rtcp(info.media[0].rtcp, ReceiverReport(source.ssrc))
+    world.step()
+    source.sequence += 100
+    source.send(SLICE)
+    world.step()
+    assert [packet for packet in source.peer.reports() if isinstance(packet, Nack)] == []

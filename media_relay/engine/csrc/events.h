@@ -7,7 +7,7 @@
 
 #include "sender.h"
 
-enum event_kind { DATAGRAM, SOURCE_STARTED, KEYFRAME_SEEN, KEYFRAME_NEEDED, UNREACHABLE };
+enum event_kind { DATAGRAM, SOURCE_STARTED, KEYFRAME_SEEN, KEYFRAME_NEEDED, UNREACHABLE, MISSING };
 
 struct event {
     enum event_kind kind;
@@ -16,7 +16,7 @@ struct event {
     int medium;
     union address from;
     uint16_t size;
-    uint8_t *data; /* of a datagram, owned */
+    uint8_t *data; /* a datagram, or the numbers that are missing, 16 bits each in our byte order; owned */
 };
 
 struct events {

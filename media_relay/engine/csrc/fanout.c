@@ -2,10 +2,23 @@
 #include "groups.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void tell(struct engine *engine, enum event_kind kind, const struct feed *feed, uint64_t leg)
 {
     struct event event = {.kind = kind, .fd = -1, .group = feed->group->id, .leg = leg, .medium = feed->medium};
+    events_put(&engine->events, &event);
+}
+
+static void tell_missing(struct engine *engine, const struct feed *feed)
+{
+    struct stream *stream = feed->stream;
+    size_t size = sizeof *stream->missing * (size_t)stream->missing_count;
+    struct event event = {.kind = MISSING, .fd = -1, .group = feed->group->id, .medium = feed->medium, .size = (uint16_t)size};
+    stream->missing_count = 0;
+    if (size == 0 || (event.data = malloc(size)) == NULL)
+        return;
+    memcpy(event.data, stream->missing, size);
     events_put(&engine->events, &event);
 }
 
@@ -136,6 +149,7 @@ void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t
     }
     if (feed->has_keyframe)
         tell(engine, KEYFRAME_SEEN, feed, 0);
+    tell_missing(engine, feed);
     feed->done = 0;
     feed->short_at = -1;
     feed->now = now;

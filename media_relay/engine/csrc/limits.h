@@ -9,6 +9,7 @@
 #define MAX_SHIFTS 32
 #define MAX_PARAMETER_SETS 8
 #define MAX_PARAMETER_BYTES 2048
+#define MAX_MISSING 64            /* packets of one burst told as missing */
 
 #define READ_BUDGET 64            /* datagrams read from one socket before the others get their turn */
 #define MAX_MEDIA_BYTES 16384

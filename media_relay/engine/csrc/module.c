@@ -395,6 +395,8 @@ static PyObject *event_as_tuple(const struct event *event)
         return Py_BuildValue("(iiy#si)", event->kind, event->fd, event->data, (Py_ssize_t)event->size, host, port);
     if (event->kind == UNREACHABLE)
         return Py_BuildValue("(iisi)", event->kind, event->fd, host, port);
+    if (event->kind == MISSING)
+        return Py_BuildValue("(iKiy#)", event->kind, (unsigned long long)event->group, event->medium, event->data, (Py_ssize_t)event->size);
     return Py_BuildValue("(iKKi)", event->kind, (unsigned long long)event->group, (unsigned long long)event->leg, event->medium);
 }
 

@@ -70,6 +70,7 @@ bool timeline_place(struct timeline *line, const struct rtp *packet, double now,
         restart(line, packet, now);
         step = 0;
     }
+    line->step = step;
     if (step <= -HISTORY)
         return false;
     int64_t raw = line->raw_highest + step;

@@ -24,6 +24,7 @@ struct timeline {
     uint32_t ssrc;
     int64_t highest; /* sequence number given out, in the group's numbering; -1 before the first */
     int64_t timestamp;
+    int64_t step; /* how far the packet placed last was beyond the highest before it, by its source's numbers */
     double arrived_at;
     int64_t timestamp_offset;
     int64_t raw_highest, raw_timestamp;

@@ -164,6 +164,21 @@ static bool insert_sets(struct stream *stream, int64_t sequence, int64_t timesta
     return true;
 }
 
+static void note_missing(struct stream *stream, uint16_t number)
+{
+    int64_t gap = stream->line.step - 1;
+    if (gap < 0) {
+        int at = 0;
+        while (at < stream->missing_count && stream->missing[at] != number)
+            at++;
+        if (at < stream->missing_count)
+            memmove(stream->missing + at, stream->missing + at + 1, sizeof *stream->missing * (size_t)(--stream->missing_count - at));
+    } else if (gap <= MAX_MISSING - stream->missing_count) {
+        for (int64_t back = gap; back > 0; back--)
+            stream->missing[stream->missing_count++] = (uint16_t)(number - back);
+    }
+}
+
 static bool nothing(struct placed *placed)
 {
     while (placed->count > 0)
@@ -187,7 +202,9 @@ bool stream_place(struct stream *stream, const uint8_t *data, size_t size, doubl
     if (!known || line->ssrc != ssrc) {
         stream->reception = (struct reception){.serial = stream->reception.serial + 1};
         stream->cache.has_start = stream->cache.has_timestamp = false;
+        stream->missing_count = 0;
     }
+    note_missing(stream, packet.sequence);
     received(&stream->reception, &packet, stream->coding.clock_rate, now);
     const struct packet *before = stream->history[place_in_history(sequence)];
     if (before != NULL && before->sequence >= sequence)

@@ -53,6 +53,9 @@ struct stream {
     struct cache cache;
     struct parameter_sets sets;
     struct packet *history[HISTORY];
+    /* The source's own numbers of packets that did not come since the engine told of them, though later ones did. */
+    uint16_t missing[MAX_MISSING];
+    int missing_count;
     /* What was repacked last: many viewers want the same. */
     int64_t repacked_sequence;
     enum layout repacked_layout;
