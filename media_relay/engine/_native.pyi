@@ -28,7 +28,12 @@ class Engine:
     def step(self, now: float, /) -> float | None: ...
     def events(
         self,
-    ) -> list[tuple[int, int, bytes, str, int] | tuple[int, int, str, int] | tuple[int, int, int, int] | tuple[int, int, int, bytes]]:
+    ) -> list[
+        tuple[int, int, bytes, str, int]
+        | tuple[int, int, str, int]
+        | tuple[int, int, int, int]
+        | tuple[int, int, int, bytes]
+    ]:
         """(0, descriptor, data, host, port), (4, descriptor, host, port), (1-3, group, leg, medium), or (5, group,
         medium, numbers of 16 bits in our byte order)."""
 

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Literal
 
 from media_relay.engine import Outlet, OutletState, Totals
+from media_relay.engine.lanes import Lane, Lanes
 from media_relay.engine.stream import Packet, Stream
 from media_relay.numbering import HISTORY, LegNumbers
 
@@ -58,7 +59,7 @@ class Trickle:
 class Outgoing:
     """Sends one stream's packets to one leg under that leg's numbers."""
 
-    def __init__(self, outlet: Outlet, stream: Stream | None, random: Random, trickle: Trickle) -> None:
+    def __init__(self, outlet: Outlet, stream: Stream | None, random: Random, trickle: Trickle, lanes: Lanes) -> None:
         self.outlet = outlet
         self.packets = 0
         self.octets = 0
@@ -70,6 +71,8 @@ class Outgoing:
         self._squeezed: dict[int, int] = {}
         self._dropping: int | None = None
         self._trickle = trickle
+        self._lanes = lanes
+        self._lane: Lane | None = None
         self._replay_at = 0.0
         self._resends = float(RESEND_BURST)
         self._resent_at = 0.0
@@ -95,17 +98,27 @@ class Outgoing:
     def change(self, outlet: Outlet, now: float) -> None:
         """New negotiation: another address, payload type or flow; the numbering goes on."""
         opens = outlet.flow == "open" != self.outlet.flow
+        if outlet.socket is not self.outlet.socket:
+            self.close()
         self.outlet = outlet
         if outlet.flow == "paused":
             self.state = "paused"
         elif opens or self.state == "paused":
             self.start(now)
 
+    def close(self) -> None:
+        """Let go of the socket of its own."""
+        if self._lane is not None:
+            self._lanes.close(self._lane)
+            self._lane = None
+
     def deliver(self, packets: Iterable[Packet], keyframe_at: int | None, now: float) -> bool:
         """Send new packets of the line; False when the socket is full and the rest of the frame was dropped.
 
         `keyframe_at` is the number with which a keyframe starts in this burst.
         """
+        if self._lane is not None and not self._lane.needed(now):
+            self.close()
         if self.state == "waiting" and keyframe_at is not None:
             self._rewind(keyframe_at)
             self.state = "live"
@@ -207,11 +220,20 @@ class Outgoing:
     def _transmit(self, datagram: bytes) -> bool:
         outlet = self.outlet
         for _ in range(_ATTEMPTS):
+            sock = outlet.socket if self._lane is None else self._lane.socket
             try:
-                outlet.socket.sendto(datagram, outlet.destination)
+                sock.sendto(datagram, outlet.destination)
             except BlockingIOError:
-                return False
+                if self._lane is not None:
+                    self._lane.found_full()
+                    return False
+                self._lane = self._lanes.open(outlet.socket)
+                if self._lane is None:
+                    return False
+                continue
             except OSError as error:
+                if error.errno == errno.ENOBUFS:  # the path's own queue, see send(2)
+                    return False
                 if error.errno in _GONE:
                     continue
             break

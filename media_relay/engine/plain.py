@@ -27,6 +27,7 @@ from media_relay.engine import (
     SourceState,
     Totals,
 )
+from media_relay.engine.lanes import Lanes
 from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing, Trickle
 from media_relay.engine.stream import Packet, Stream
 from media_relay.sockets import unreachable
@@ -118,6 +119,7 @@ class PlainEngine:
         self._catching: deque[tuple[str, Outgoing]] = deque()
         self._catch_up_at = 0.0
         self._trickle = Trickle()
+        self._lanes = Lanes()
         self._events: deque[EngineEvent] = deque()
         self._past = Totals()
         """Of legs and groups that are gone."""
@@ -167,7 +169,7 @@ class PlainEngine:
             key = (outlet.medium, outlet.encoding)
             outgoing = state.outgoing.get(key)
             if outgoing is None:
-                outgoing = Outgoing(outlet, group.streams.get(key), self._random, self._trickle)
+                outgoing = Outgoing(outlet, group.streams.get(key), self._random, self._trickle, self._lanes)
                 state.outgoing[key] = outgoing
                 group.sinks.setdefault(key, []).append(outgoing)
                 outgoing.start(now)
@@ -356,6 +358,7 @@ class PlainEngine:
 
     def _drop_outgoing(self, group: _Group, key: StreamKey, outgoing: Outgoing) -> None:
         group.sinks[key].remove(outgoing)
+        outgoing.close()
         if (group.spec.group_id, outgoing) in self._catching:
             self._catching.remove((group.spec.group_id, outgoing))
 

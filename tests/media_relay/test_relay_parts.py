@@ -106,7 +106,10 @@ class FullSocket:
         return self._real.sendto(data, address)
 
 
-def test_a_full_socket_costs_a_leg_the_rest_of_its_frame_and_next_time_it_is_first(plain_world: World) -> None:
+def test_a_full_socket_costs_a_leg_the_rest_of_its_frame_and_next_time_it_is_first(
+    plain_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("media_relay.engine.lanes.MAX_LANES", 0)
     sources, _ = plain_world.broadcaster("video")
     viewers = [plain_world.viewer("video")[0] for _ in range(3)]
     source = sources["video"]

@@ -117,7 +117,7 @@ static void drop_outgoing(struct engine *engine, struct outgoing *out)
             engine->last_catching = before;
         engine->catching_count--;
     }
-    outgoing_end(out);
+    outgoing_end(out, &engine->batch);
     free(out);
 }
 
@@ -322,7 +322,7 @@ bool engine_set_leg(struct engine *engine, uint64_t id, struct inlet_spec *inlet
     for (int i = 0; i < outlet_count; i++) {
         struct outgoing *out = known_outgoing(leg, outlets[i].medium, outlets[i].encoding);
         if (out != NULL) {
-            outgoing_change(out, &outlets[i].outlet, now);
+            outgoing_change(out, &outlets[i].outlet, now, &engine->batch);
         } else {
             out = new_outgoing(leg, &outlets[i]);
             if (out == NULL)

@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "lane.h"
 
 void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct stream *stream, int64_t first, int64_t offset)
 {
@@ -10,23 +13,59 @@ void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct st
         .stream = stream,
         .state = STOPPED,
         .gso = true,
+        .lane = -1,
         .resends = RESEND_BURST,
         .numbers = {.first = first, .timestamp_offset = offset},
     };
 }
 
-void outgoing_end(struct outgoing *out)
+static void forget_replay(struct outgoing *out)
 {
     free(out->squeezed);
     out->squeezed = NULL;
     out->squeezed_count = 0;
 }
 
+static void leave_lane(struct outgoing *out, struct batch *batch)
+{
+    if (out->lane < 0)
+        return;
+    close(out->lane);
+    out->lane = -1;
+    batch->lanes--;
+}
+
+void outgoing_end(struct outgoing *out, struct batch *batch)
+{
+    forget_replay(out);
+    leave_lane(out, batch);
+}
+
+bool outgoing_takes_lane(struct outgoing *out, struct batch *batch)
+{
+    if (out->lane >= 0 || batch->lanes == MAX_LANES || (out->lane = lane_open(out->outlet.fd)) < 0)
+        return false;
+    batch->lanes++;
+    out->lane_full = true; /* counts its time from the next burst */
+    return true;
+}
+
+/* Back to the shared socket once its own was neither full for long nor holds anything. */
+static void review_lane(struct outgoing *out, double now, struct batch *batch)
+{
+    if (out->lane_full) {
+        out->lane_full = false;
+        out->lane_until = now + LANE_SECONDS;
+    } else if (now >= out->lane_until && lane_empty(out->lane)) {
+        leave_lane(out, batch);
+    }
+}
+
 static void rewind_to(struct outgoing *out, int64_t sequence)
 {
     numbers_resume(&out->numbers, sequence);
     out->cursor = sequence;
-    outgoing_end(out);
+    forget_replay(out);
 }
 
 static int newest_first(const void *a, const void *b)
@@ -98,9 +137,11 @@ void outgoing_start(struct outgoing *out, double now)
     }
 }
 
-void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now)
+void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now, struct batch *batch)
 {
     bool opens = outlet->flow == OPEN && out->outlet.flow != OPEN;
+    if (outlet->fd != out->outlet.fd)
+        leave_lane(out, batch);
     out->outlet = *outlet;
     if (outlet->flow == PAUSED)
         out->state = STOPPED;
@@ -156,9 +197,10 @@ static bool put_packet(struct outgoing *out, const struct packet *packet, double
     if (!numbers_assign(&out->numbers, packet->sequence, &number))
         return false;
     bool copy = payload != packet->payload;
-    if (!batch_fits(batch, outlet->fd, copy ? size : 0))
+    int fd = out->lane >= 0 ? out->lane : outlet->fd;
+    if (!batch_fits(batch, fd, copy ? size : 0))
         batch_send(batch);
-    uint8_t *rtp = batch_add(batch, outlet->fd, out, &outlet->to, out->gso, payload, size, copy, packet->sequence, packet->timestamp);
+    uint8_t *rtp = batch_add(batch, fd, out, &outlet->to, out->gso, payload, size, copy, packet->sequence, packet->timestamp);
     int64_t timestamp = out->squeezed_count > 0 ? timestamp_of(out, packet->timestamp) : packet->timestamp;
     rtp[0] = 0x80;
     rtp[1] = (uint8_t)(packet->marker << 7 | outlet->payload_type);
@@ -172,6 +214,8 @@ void outgoing_deliver(struct outgoing *out, struct packet *const *packets, int c
                       double now, struct batch *batch, struct trickle *trickle)
 {
     out->failed = false;
+    if (out->lane >= 0)
+        review_lane(out, now, batch);
     if (has_keyframe && out->state == WAITING) {
         rewind_to(out, keyframe_at);
         out->state = LIVE;
@@ -251,6 +295,7 @@ void outgoing_full(const struct message *message, int gone)
     out->sent.packets += gone;
     out->sent.octets += (int64_t)gone * (message->segment - RTP_HEADER);
     out->sent.no_room += message->packets - gone;
+    out->lane_full = true;
     if (!out->failed) {
         out->failed = true;
         out->failed_sequence = message->sequence;

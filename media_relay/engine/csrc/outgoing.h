@@ -49,6 +49,9 @@ struct outgoing {
     struct squeezed *squeezed; /* by `from` */
     int squeezed_count;
     bool dropping, gso, failed;
+    int lane; /* a socket of its own, -1 while it shares */
+    bool lane_full;
+    double lane_until;
     int64_t dropped_timestamp, failed_sequence;
     double replay_at, resends, resent_at;
     struct feed *feed;
@@ -57,10 +60,10 @@ struct outgoing {
 };
 
 void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct stream *stream, int64_t first, int64_t offset);
-void outgoing_end(struct outgoing *out);
+void outgoing_end(struct outgoing *out, struct batch *batch);
 /* (Re)starts after opening, hold or a new source's first packet: from the cached picture where there is one. */
 void outgoing_start(struct outgoing *out, double now);
-void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now);
+void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now, struct batch *batch);
 /* Puts new packets of the line into the batch, sending it whenever it is full. */
 void outgoing_deliver(struct outgoing *out, struct packet *const *packets, int count, bool has_keyframe, int64_t keyframe_at,
                       double now, struct batch *batch, struct trickle *trickle);
@@ -73,5 +76,7 @@ int outgoing_resend(struct outgoing *out, const uint16_t *lost, int count, doubl
 void outgoing_sent(const struct message *message);
 void outgoing_full(const struct message *message, int gone);
 void outgoing_takes_no_runs(struct outgoing *out);
+/* The shared socket was full: true when it has, from now on, one of its own. */
+bool outgoing_takes_lane(struct outgoing *out, struct batch *batch);
 
 #endif

@@ -108,13 +108,21 @@ static bool send_one(int fd, const struct msghdr *like, int packet)
     return true;
 }
 
-void batch_send(struct batch *batch)
+static int end_of_owner(const struct batch *batch, int at)
 {
-    int at = 0, attempts = 0;
-    while (at < batch->messages) {
-        int sent = sendmmsg(batch->fd, batch->header + at, (unsigned)(batch->messages - at), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const struct outgoing *owner = batch->message[at].owner;
+    while (at < batch->messages && batch->message[at].owner == owner)
+        at++;
+    return at;
+}
+
+static void send_messages(struct batch *batch, int fd, int at, int end)
+{
+    int attempts = 0;
+    while (at < end) {
+        int sent = sendmmsg(fd, batch->header + at, (unsigned)(end - at), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent > 0) {
-            for (int end = at + sent; at < end; at++)
+            for (int next = at + sent; at < next; at++)
                 outgoing_sent(&batch->message[at]);
             attempts = 0;
             continue;
@@ -124,17 +132,19 @@ void batch_send(struct batch *batch)
             continue;
         attempts = 0;
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
-            outgoing_full(message, 0);
-            /* The rest of this viewer's frame is worth nothing without it; the others have their own chance. */
-            const struct outgoing *owner = message->owner;
-            while (++at < batch->messages && batch->message[at].owner == owner)
-                outgoing_full(&batch->message[at], 0);
+            int rest = end_of_owner(batch, at);
+            if (errno != ENOBUFS && outgoing_takes_lane(message->owner, batch))
+                send_messages(batch, message->owner->lane, at, rest); /* which has its own socket now: no deeper */
+            else /* the rest of this viewer's frame is worth nothing without it; the others have their own chance */
+                for (int lost = at; lost < rest; lost++)
+                    outgoing_full(&batch->message[lost], 0);
+            at = rest;
             continue;
         }
         if (message->packets > 1 && no_runs(errno)) {
             outgoing_takes_no_runs(message->owner);
             int packet = 0;
-            while (packet < message->packets && send_one(batch->fd, &batch->header[at].msg_hdr, packet))
+            while (packet < message->packets && send_one(fd, &batch->header[at].msg_hdr, packet))
                 packet++;
             if (packet < message->packets)
                 outgoing_full(message, packet);
@@ -145,6 +155,11 @@ void batch_send(struct batch *batch)
         }
         at++;
     }
+}
+
+void batch_send(struct batch *batch)
+{
+    send_messages(batch, batch->fd, 0, batch->messages);
     batch->messages = batch->packets = 0;
     batch->scratch_used = 0;
 }

@@ -35,6 +35,7 @@ struct message {
 
 struct batch {
     int fd, messages, packets;
+    int lanes; /* sockets that viewers have for themselves */
     size_t scratch_used;
     struct message message[BATCH_PACKETS];
     struct mmsghdr header[BATCH_PACKETS];
