@@ -79,6 +79,10 @@ class Feedback:
 
     def ask_keyframe(self, group: Group, now: float) -> None:
         """Ask the source if it is time to, by the means it is thought to understand; not while it sends nothing."""
+        if group.keyframes.next_timer() is None:
+            self._groups.wishing.discard(group)
+            return
+        self._groups.wishing.add(group)
         source = group.source
         medium = source.media.get("video") if source is not None else None
         state = self._engine.source(group.group_id, "video")

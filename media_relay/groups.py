@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import count
+from math import inf
 
 from media_relay.engine import Engine, GroupSpec
 from media_relay.keyframes import KeyframeRequests
@@ -72,6 +73,8 @@ class Groups:
         self.engine = engine
         self.ports = Ports(config, engine)
         self.by_id: dict[str, Group] = {}
+        self.wishing: set[Group] = set()
+        """Those that may want a keyframe."""
         self._announced: dict[str, Group] = {}
         """Announcements by the id of their leg."""
         self._emit = emit
@@ -144,6 +147,7 @@ class Groups:
             if previous is not None:
                 group.keyframes.source_replaced()
                 group.keyframes.want()
+                self.wishing.add(group)
                 self.remove(group, previous.leg_id)
         self.sync(leg, now)
         self._release(left)  # only now: the engine may have been sending over its sockets
@@ -179,6 +183,7 @@ class Groups:
         for port in group.shared.values():
             self.ports.close(port)
         del self.by_id[group.group_id]
+        self.wishing.discard(group)
         if group.announcement:
             self._announced = {leg_id: other for leg_id, other in self._announced.items() if other is not group}
         if cause is not None:
@@ -212,6 +217,10 @@ class Groups:
         """Have the leg looked after at this time, instead of any time set before."""
         leg.visit = next(self._order)
         heapq.heappush(self._due, (when, leg.visit, leg))
+
+    def next_visit(self) -> float:
+        """When the next leg's time comes."""
+        return self._due[0][0] if self._due else inf
 
     def due(self, now: float) -> Iterator[Leg]:
         """Legs whose time has come, one by one; each is to be given its next visit before the next is asked for."""

@@ -43,6 +43,10 @@ from provisioning.config import RelayConfig
 
 Emit = Callable[[str, Event], None]
 Connected = Callable[[str], bool]
+OWNERS_INTERVAL = 0.5
+"""Most seconds between two looks for groups whose server is gone."""
+WISHES_INTERVAL = 0.1
+"""Seconds between two looks at wishes for keyframes, while there are any."""
 _PAGE_MARGIN = 256
 _CNAME_BYTES = 9
 
@@ -69,6 +73,7 @@ class Relay:
         self._announcements = Announcements(self.groups)
         self._traffic = Traffic(self.groups, self._feedback, self._liveness, self._announcements)
         self._visit_interval = self._liveness.interval()
+        self._owners_at = 0.0
 
     def execute(self, as_id: str, command: Command, now: float) -> Reply:
         """Do what an AS asks; ControlError when refused."""
@@ -82,16 +87,20 @@ class Relay:
         self._traffic.handle(now)
         return min((at for at in (due, self._announcements.step(now)) if at is not None), default=None)
 
-    def tick(self, now: float) -> None:
-        """Look after legs whose time has come, wishes for keyframes, and orphans; call some ten times a second."""
+    def tick(self, now: float) -> float:
+        """Look after legs whose time has come, wishes for keyframes, and orphans; when to be called again."""
         for leg in self.groups.due(now):
             self.groups.visit_at(leg, now + self._visit_interval)
             self._liveness.visit(leg, now)
             self._feedback.report(leg, now)
-        for group in list(self.groups.by_id.values()):
-            if group.keyframes.next_timer() is not None:
-                self._feedback.ask_keyframe(group, now)
-            self._look_for_owner(group, now)
+        for group in list(self.groups.wishing):
+            self._feedback.ask_keyframe(group, now)
+        if now >= self._owners_at:
+            for group in list(self.groups.by_id.values()):
+                self._look_for_owner(group, now)
+            self._owners_at = now + min(OWNERS_INTERVAL, self._config.orphan_grace / 10)
+        soon = now + WISHES_INTERVAL if self.groups.wishing else self._owners_at
+        return min(soon, self._owners_at, self.groups.next_visit())
 
     def reconfigure(self, config: RelayConfig) -> None:
         """Live by changed timers, limits and latching from now on; what is per group counts for the next one."""

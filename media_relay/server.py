@@ -14,7 +14,7 @@ from protocols.net import Address
 from provisioning.config import Config
 
 TICK = 0.1
-"""Seconds between two looks at timers; they are all far longer."""
+"""Least seconds between two looks at timers; they are all far longer."""
 
 log = structlog.get_logger()
 
@@ -89,6 +89,10 @@ class RelayServer:
 
     def _ticking(self) -> None:
         assert self._loop is not None
-        self._tick = self._loop.call_later(TICK, self._ticking)  # first: whatever fails below, timers go on
-        self.relay.tick(time.monotonic())
+        now = time.monotonic()
+        due = now
+        try:
+            due = self.relay.tick(now)
+        finally:  # whatever failed, timers go on
+            self._tick = self._loop.call_later(max(TICK, due - now), self._ticking)
         self._ready()

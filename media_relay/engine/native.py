@@ -165,8 +165,8 @@ class NativeEngine:
         state = self._native.leg(leg.handle) if leg is not None else None
         if state is None:
             return None
-        heard, heard_at, *counted = state
-        return LegState(heard_at if heard else None, *counted)
+        heard_at, *counted = state
+        return LegState(heard_at if heard_at >= 0 else None, *counted)
 
     def totals(self) -> Totals:
         """See Engine."""

@@ -117,10 +117,9 @@ static void read_socket(struct engine *engine, int fd, double now)
             continue;
         }
         struct leg *leg = inlet->leg;
-        leg->heard = true;
-        leg->heard_at = now;
-        leg->received++;
-        leg->octets_received += (int64_t)size;
+        atomic_store_explicit(&leg->heard_at, now, memory_order_relaxed);
+        counter_add(&leg->received, 1);
+        counter_add(&leg->octets_received, (int64_t)size);
         if (!inlet->forward || !group_allows(leg->group, size, now))
             continue;
         if (sender != inlet) {
@@ -236,6 +235,13 @@ void engine_run(struct engine *engine, void (*work)(struct engine *, void *), vo
     while (!call.done)
         pthread_cond_wait(&engine->done, &engine->lock);
     pthread_mutex_unlock(&engine->lock);
+    pthread_mutex_unlock(&engine->callers);
+}
+
+void engine_look(struct engine *engine, void (*work)(struct engine *, void *), void *argument)
+{
+    pthread_mutex_lock(&engine->callers); /* tables change in `engine_run` only */
+    work(engine, argument);
     pthread_mutex_unlock(&engine->callers);
 }
 

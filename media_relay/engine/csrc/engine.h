@@ -40,14 +40,13 @@ struct outlet_state {
 };
 
 struct leg_state {
-    bool heard;
-    double heard_at;
+    double heard_at; /* negative before its first packet */
     int64_t received, octets_received, packets, octets;
 };
 
 struct totals {
     int64_t packets_in, octets_in, over_rate, cache_bytes;
-    struct counters sent;
+    struct tally sent;
 };
 
 /* NULL when there is no memory or no descriptor for it. */
@@ -59,6 +58,9 @@ struct events *engine_events(struct engine *engine);
 bool engine_threaded(const struct engine *engine);
 /* Runs `work` on the engine's thread and waits for it. */
 void engine_run(struct engine *engine, void (*work)(struct engine *, void *), void *argument);
+
+/* Runs `work` at once, on the caller's thread, while tables stay as they are: for what reads them and counters only. */
+void engine_look(struct engine *engine, void (*work)(struct engine *, void *), void *argument);
 
 bool engine_watch(struct engine *engine, int fd);
 void engine_unwatch(struct engine *engine, int fd);

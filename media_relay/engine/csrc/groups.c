@@ -84,17 +84,20 @@ uint64_t engine_add_group(struct engine *engine, double cache_seconds, int64_t c
     return 0;
 }
 
-static void count(struct counters *into, const struct counters *more)
+static void count(struct tally *into, const struct counters *more)
 {
-    into->packets += more->packets;
-    into->octets += more->octets;
-    into->no_room += more->no_room;
-    into->resent += more->resent;
+    into->packets += counter_of(&more->packets);
+    into->octets += counter_of(&more->octets);
+    into->no_room += counter_of(&more->no_room);
+    into->resent += counter_of(&more->resent);
 }
 
-static void sent_by(const struct leg *leg, struct counters *sent)
+static void sent_by(const struct leg *leg, struct tally *sent)
 {
-    count(sent, &leg->past);
+    sent->packets += leg->past.packets;
+    sent->octets += leg->past.octets;
+    sent->no_room += leg->past.no_room;
+    sent->resent += leg->past.resent;
     for (int i = 0; i < leg->outgoing_count; i++)
         count(sent, &leg->outgoing[i]->sent);
 }
@@ -134,8 +137,8 @@ static void forget_inlets(struct engine *engine, struct leg *leg)
 static void free_leg(struct engine *engine, struct leg *leg)
 {
     struct group *group = leg->group;
-    engine->past.packets_in += leg->received;
-    engine->past.octets_in += leg->octets_received;
+    engine->past.packets_in += counter_of(&leg->received);
+    engine->past.octets_in += counter_of(&leg->octets_received);
     sent_by(leg, &engine->past.sent);
     forget_inlets(engine, leg);
     for (int i = 0; i < leg->outgoing_count; i++)
@@ -190,6 +193,7 @@ uint64_t engine_add_leg(struct engine *engine, uint64_t id)
         return 0;
     leg->id = ++engine->serial;
     leg->group = group;
+    leg->heard_at = -1;
     if (!table_add(&engine->legs, &leg->link, table_mix(leg->id))) {
         free(leg);
         return 0;
@@ -380,7 +384,8 @@ bool engine_outlet(struct engine *engine, uint64_t id, int medium, struct outlet
     struct outgoing *out = leg != NULL ? known_outgoing(leg, medium, 0) : NULL;
     if (out == NULL)
         return false;
-    *state = (struct outlet_state){out->outlet.ssrc, out->sent.packets, out->sent.octets, out->numbers.timestamp_offset};
+    int64_t packets = counter_of(&out->sent.packets), octets = counter_of(&out->sent.octets);
+    *state = (struct outlet_state){out->outlet.ssrc, packets, octets, out->numbers.timestamp_offset};
     return true;
 }
 
@@ -389,9 +394,15 @@ bool engine_leg(struct engine *engine, uint64_t id, struct leg_state *state)
     struct leg *leg = leg_of(engine, id);
     if (leg == NULL)
         return false;
-    struct counters sent = {0};
+    struct tally sent = {0};
     sent_by(leg, &sent);
-    *state = (struct leg_state){leg->heard, leg->heard_at, leg->received, leg->octets_received, sent.packets, sent.octets};
+    *state = (struct leg_state){
+        .heard_at = atomic_load_explicit(&leg->heard_at, memory_order_relaxed),
+        .received = counter_of(&leg->received),
+        .octets_received = counter_of(&leg->octets_received),
+        .packets = sent.packets,
+        .octets = sent.octets,
+    };
     return true;
 }
 
@@ -406,8 +417,8 @@ void engine_totals(struct engine *engine, struct totals *totals)
                 if (feed->stream != NULL && feed->stream->cache.has_start)
                     totals->cache_bytes += feed->stream->cache.bytes;
             for (const struct leg *leg = group->legs; leg != NULL; leg = leg->next) {
-                totals->packets_in += leg->received;
-                totals->octets_in += leg->octets_received;
+                totals->packets_in += counter_of(&leg->received);
+                totals->octets_in += counter_of(&leg->octets_received);
                 sent_by(leg, &totals->sent);
             }
         }

@@ -22,10 +22,9 @@ struct leg {
     struct inlet *inlets;
     int inlet_count, outgoing_count;
     struct outgoing **outgoing;
-    bool heard;
-    double heard_at;
-    int64_t received, octets_received;
-    struct counters past; /* of streams that a new negotiation took away */
+    _Atomic double heard_at; /* negative before its first packet */
+    counter received, octets_received;
+    struct tally past; /* of streams that a new negotiation took away */
     unsigned started;     /* media whose first packet was told, a bit each */
 };
 

@@ -453,7 +453,8 @@ static void do_leg(struct engine *engine, void *argument)
 
 static void do_totals(struct engine *engine, void *argument) { engine_totals(engine, &((struct ask_call *)argument)->of.totals); }
 
-static bool asked(PyObject *self, PyObject *arguments, void (*work)(struct engine *, void *), struct ask_call *call)
+static bool asked(PyObject *self, PyObject *arguments, void (*ask)(struct engine *, void (*)(struct engine *, void *), void *),
+                  void (*work)(struct engine *, void *), struct ask_call *call)
 {
     struct engine *engine = engine_of(self);
     unsigned long long id;
@@ -461,14 +462,14 @@ static bool asked(PyObject *self, PyObject *arguments, void (*work)(struct engin
     if (engine == NULL || !PyArg_ParseTuple(arguments, "K|i", &id, &call->medium))
         return false;
     call->id = id;
-    run(engine, work, call);
+    ask(engine, work, call);
     return true;
 }
 
 static PyObject *py_source(PyObject *self, PyObject *arguments)
 {
     struct ask_call call;
-    if (!asked(self, arguments, do_source, &call))
+    if (!asked(self, arguments, run, do_source, &call))
         return NULL;
     if (!call.found)
         Py_RETURN_NONE;
@@ -483,7 +484,7 @@ static PyObject *py_source(PyObject *self, PyObject *arguments)
 static PyObject *py_outlet(PyObject *self, PyObject *arguments)
 {
     struct ask_call call;
-    if (!asked(self, arguments, do_outlet, &call))
+    if (!asked(self, arguments, engine_look, do_outlet, &call))
         return NULL;
     if (!call.found)
         Py_RETURN_NONE;
@@ -495,13 +496,13 @@ static PyObject *py_outlet(PyObject *self, PyObject *arguments)
 static PyObject *py_leg(PyObject *self, PyObject *arguments)
 {
     struct ask_call call;
-    if (!asked(self, arguments, do_leg, &call))
+    if (!asked(self, arguments, engine_look, do_leg, &call))
         return NULL;
     if (!call.found)
         Py_RETURN_NONE;
     const struct leg_state *state = &call.of.leg;
-    return Py_BuildValue("(OdLLLL)", state->heard ? Py_True : Py_False, state->heard_at, (long long)state->received,
-                         (long long)state->packets, (long long)state->octets, (long long)state->octets_received);
+    return Py_BuildValue("(dLLLL)", state->heard_at, (long long)state->received, (long long)state->packets,
+                         (long long)state->octets, (long long)state->octets_received);
 }
 
 static PyObject *py_totals(PyObject *self, PyObject *unused)

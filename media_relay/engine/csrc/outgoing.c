@@ -229,7 +229,7 @@ void outgoing_deliver(struct outgoing *out, struct packet *const *packets, int c
         if (out->state == CATCHING && packet->sequence >= out->cursor)
             continue;
         if (out->dropping && packet->timestamp == out->dropped_timestamp)
-            out->sent.no_room++;
+            counter_add(&out->sent.no_room, 1);
         else
             put_packet(out, packet, now, batch, trickle);
     }
@@ -267,7 +267,7 @@ int outgoing_resend(struct outgoing *out, const uint16_t *lost, int count, doubl
     if (out->resends > RESEND_BURST)
         out->resends = RESEND_BURST;
     out->resent_at = now;
-    int64_t before = out->sent.packets;
+    int64_t before = counter_of(&out->sent.packets);
     for (int i = 0; i < count && out->resends >= 1; i++) {
         out->resends -= 1; /* also for what is not there: looking for it costs us, and asking costs them nothing */
         int64_t sequence;
@@ -278,23 +278,23 @@ int outgoing_resend(struct outgoing *out, const uint16_t *lost, int count, doubl
             put_packet(out, packet, now, batch, trickle);
     }
     batch_send(batch);
-    int resent = (int)(out->sent.packets - before);
-    out->sent.resent += resent;
+    int resent = (int)(counter_of(&out->sent.packets) - before);
+    counter_add(&out->sent.resent, resent);
     return resent;
 }
 
 void outgoing_sent(const struct message *message)
 {
-    message->owner->sent.packets += message->packets;
-    message->owner->sent.octets += message->octets;
+    counter_add(&message->owner->sent.packets, message->packets);
+    counter_add(&message->owner->sent.octets, message->octets);
 }
 
 void outgoing_full(const struct message *message, int gone)
 {
     struct outgoing *out = message->owner;
-    out->sent.packets += gone;
-    out->sent.octets += (int64_t)gone * (message->segment - RTP_HEADER);
-    out->sent.no_room += message->packets - gone;
+    counter_add(&out->sent.packets, gone);
+    counter_add(&out->sent.octets, (int64_t)gone * (message->segment - RTP_HEADER));
+    counter_add(&out->sent.no_room, message->packets - gone);
     out->lane_full = true;
     if (!out->failed) {
         out->failed = true;

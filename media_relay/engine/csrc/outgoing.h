@@ -3,6 +3,7 @@
 #ifndef DIALCAST_OUTGOING_H
 #define DIALCAST_OUTGOING_H
 
+#include "counter.h"
 #include "sender.h"
 #include "stream.h"
 
@@ -36,6 +37,11 @@ struct squeezed {
 };
 
 struct counters {
+    counter packets, octets, no_room, resent;
+};
+
+/* Their sum. */
+struct tally {
     int64_t packets, octets, no_room, resent;
 };
 
