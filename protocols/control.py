@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from protocols.net import Address
 from protocols.prompts import Language, Prompt
+from protocols.srtp import Srtp
 
 VERSION = 1
 PAGE_LEGS = 200
@@ -66,6 +67,10 @@ class MediaSpec:
     """RTCP feedback the peer announced, e.g. "nack pli", "ccm fir" (RFC 4585, RFC 5104)."""
     telephone_event: int | None = None
     """Payload type under which the peer sends keys (RFC 4733), None where it sends none."""
+    send_security: Srtp | None = None
+    """What the relay protects its RTP and RTCP to the peer with; None: it sends them in the clear."""
+    receive_security: Srtp | None = None
+    """What the peer protects its RTP and RTCP with; None: they come in the clear."""
 
 
 @dataclass(frozen=True, slots=True)
