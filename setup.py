@@ -27,8 +27,10 @@ class BuildEngine(build_ext):
     """An engine that was built from other sources must not outlive a build that failed."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Build it; what stood there before is gone in any case."""
-        Path("media_relay/engine/_native.abi3.so").unlink(missing_ok=True)
+        """Build it; what was built before is gone in any case, here and where it is copied to."""
+        built = Path(self.get_ext_fullpath(ext.name))
+        for path in (built, CSRC.parent / built.name):
+            path.unlink(missing_ok=True)
         super().build_extension(ext)
 
 
