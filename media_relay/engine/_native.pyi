@@ -1,10 +1,11 @@
 """The C engine as it looks from Python (`csrc/module.c`). Handles are never used twice; times are monotonic seconds."""
 
-InletTuple = tuple[int, str, int, int, int, bool, str, int, int, int, tuple[bytes, ...]]
-"""Descriptor, host, port, medium, encoding, forward, codec, clock rate, payload type, layout, parameter sets."""
-OutletTuple = tuple[int, str, int, int, int, int, int, int, int, int, int]
+InletTuple = tuple[int, str, int, int, int, bool, str, int, int, int, tuple[bytes, ...], int, bytes]
+"""Descriptor, host, port, medium, encoding, forward, codec, clock rate, payload type, layout, parameter sets; SRTP
+profile (0 for none), master key and salt."""
+OutletTuple = tuple[int, str, int, int, int, int, int, int, int, int, int, int, bytes]
 """Descriptor, host, port, medium, encoding, payload type, SSRC, flow, layout; where a new one's numbers begin: sequence
-number, timestamp offset."""
+number, timestamp offset; SRTP profile (0 for none), master key and salt."""
 ReceptionTuple = tuple[int, int, bool, int, int, int, float]
 """Serial numbers of the source and of its restart, whether anything came, base, highest, packets, jitter."""
 
@@ -20,7 +21,9 @@ class Engine:
     def add_leg(self, group: int, /) -> int: ...
     def set_leg(
         self, leg: int, inlets: tuple[InletTuple, ...], outlets: tuple[OutletTuple, ...], now: float, /
-    ) -> None: ...
+    ) -> None:
+        """RuntimeError where keys are set and libsrtp2 is missing."""
+
     def remove_group(self, group: int, /) -> None: ...
     def remove_leg(self, leg: int, /) -> None: ...
     def inject(self, group: int, medium: int, encoding: int, burst: tuple[bytes, ...], now: float, /) -> None: ...
@@ -28,11 +31,16 @@ class Engine:
     def step(self, now: float, /) -> float | None: ...
     def events(
         self,
-    ) -> list[tuple[int, int, bytes, str, int] | tuple[int, int, str, int] | tuple[int, int, int, int] | tuple[int, int, int, bytes]]:
+    ) -> list[
+        tuple[int, int, bytes, str, int]
+        | tuple[int, int, str, int]
+        | tuple[int, int, int, int]
+        | tuple[int, int, int, bytes]
+    ]:
         """(0, descriptor, data, host, port), (4, descriptor, host, port), (1-3, group, leg, medium), or (5, group,
         medium, numbers of 16 bits in our byte order)."""
 
     def source(self, group: int, medium: int, /) -> tuple[int, int, float, int, int, ReceptionTuple] | None: ...
     def outlet(self, leg: int, medium: int, /) -> tuple[int, int, int, int] | None: ...
     def leg(self, leg: int, /) -> tuple[bool, float, int, int, int, int] | None: ...
-    def totals(self) -> tuple[int, int, int, int, int, int, int, int]: ...
+    def totals(self) -> tuple[int, int, int, int, int, int, int, int, int]: ...

@@ -11,6 +11,7 @@ struct inlet {
     int fd, medium, encoding;
     union address peer;
     bool forward, linked;
+    struct unprotection *security; /* the leg's; NULL in the clear */
     struct leg *leg;
 };
 
@@ -22,6 +23,7 @@ struct leg {
     struct inlet *inlets;
     int inlet_count, outgoing_count;
     struct outgoing **outgoing;
+    struct unprotection *security; /* outlives the inlets it is for: what was replayed stays known */
     bool heard;
     double heard_at;
     int64_t received, octets_received;

@@ -26,6 +26,9 @@
 #define RESEND_BURST 64.0
 #define RESEND_RATE 200.0
 
+#define SECURITY_WINDOW HISTORY   /* how far behind the newest a protected packet may be, either way */
+#define SECURITY_SSRCS 64         /* of one peer's medium under one key: each has a replay list for as long as the leg lives */
+
 #define SLICE 64                  /* viewers served before other groups get their turn */
 #define RUN_PACKETS 16            /* packets in one UDP GSO message */
 #define GSO_SEGMENT 1452          /* larger packets may exceed a path's MTU: they are sent one by one */

@@ -3,7 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct stream *stream, int64_t first, int64_t offset)
+/* The same keys again keep their index and list of what was sent. */
+static bool set_keys(struct outgoing *out, const struct keys *keys)
+{
+    if (!out->outlet.secured || out->protection == NULL || !protection_is(out->protection, keys, out->outlet.ssrc)) {
+        protection_free(out->protection);
+        out->protection = out->outlet.secured ? protection_new(keys, out->outlet.ssrc) : NULL;
+    }
+    return !out->outlet.secured || out->protection != NULL;
+}
+
+bool outgoing_begin(struct outgoing *out, const struct outlet *outlet, const struct keys *keys, struct stream *stream,
+                    int64_t first, int64_t offset)
 {
     *out = (struct outgoing){
         .outlet = *outlet,
@@ -13,20 +24,28 @@ void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct st
         .resends = RESEND_BURST,
         .numbers = {.first = first, .timestamp_offset = offset},
     };
+    return set_keys(out, keys);
 }
 
-void outgoing_end(struct outgoing *out)
+static void forget_squeezed(struct outgoing *out)
 {
     free(out->squeezed);
     out->squeezed = NULL;
     out->squeezed_count = 0;
 }
 
+void outgoing_end(struct outgoing *out)
+{
+    forget_squeezed(out);
+    protection_free(out->protection);
+    out->protection = NULL;
+}
+
 static void rewind_to(struct outgoing *out, int64_t sequence)
 {
     numbers_resume(&out->numbers, sequence);
     out->cursor = sequence;
-    outgoing_end(out);
+    forget_squeezed(out);
 }
 
 static int newest_first(const void *a, const void *b)
@@ -98,14 +117,16 @@ void outgoing_start(struct outgoing *out, double now)
     }
 }
 
-void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now)
+bool outgoing_change(struct outgoing *out, const struct outlet *outlet, const struct keys *keys, double now)
 {
     bool opens = outlet->flow == OPEN && out->outlet.flow != OPEN;
     out->outlet = *outlet;
+    bool good = set_keys(out, keys);
     if (outlet->flow == PAUSED)
         out->state = STOPPED;
     else if (opens || out->state == STOPPED)
         outgoing_start(out, now);
+    return good;
 }
 
 /* An allowance for each host, or many calls that name one victim would add up to a flood. */
@@ -138,6 +159,34 @@ static bool trickles(struct trickle *trickle, const union address *to, size_t si
     return true;
 }
 
+static void write_header(const struct outgoing *out, const struct packet *packet, int64_t number, uint8_t *rtp)
+{
+    int64_t timestamp = out->squeezed_count > 0 ? timestamp_of(out, packet->timestamp) : packet->timestamp;
+    rtp[0] = 0x80;
+    rtp[1] = (uint8_t)(packet->marker << 7 | out->outlet.payload_type);
+    put16(rtp + 2, (uint16_t)number);
+    put32(rtp + 4, (uint32_t)(timestamp + out->numbers.timestamp_offset));
+    put32(rtp + 8, out->outlet.ssrc);
+}
+
+/* Written into the batch's own memory, as every viewer's octets are others. */
+static bool put_protected(struct outgoing *out, const struct packet *packet, int64_t number, const uint8_t *payload,
+                          size_t size, struct batch *batch)
+{
+    struct outlet *outlet = &out->outlet;
+    if (out->protection == NULL)
+        return false;
+    if (!batch_fits(batch, outlet->fd, RTP_HEADER + size + PROTECTION_BYTES))
+        batch_send(batch);
+    uint8_t *rtp = batch_scratch(batch);
+    write_header(out, packet, number, rtp);
+    memcpy(rtp + RTP_HEADER, payload, size);
+    size_t protected = protection_apply(out->protection, number, rtp, RTP_HEADER + size);
+    if (protected > 0)
+        batch_add_scratch(batch, outlet->fd, out, &outlet->to, out->gso, protected, protected - size, packet->sequence, packet->timestamp);
+    return protected > 0;
+}
+
 /* True when the packet is in the batch; else it is left out for good. */
 static bool put_packet(struct outgoing *out, const struct packet *packet, double now, struct batch *batch, struct trickle *trickle)
 {
@@ -155,16 +204,13 @@ static bool put_packet(struct outgoing *out, const struct packet *packet, double
     int64_t number;
     if (!numbers_assign(&out->numbers, packet->sequence, &number))
         return false;
+    if (outlet->secured)
+        return put_protected(out, packet, number, payload, size, batch);
     bool copy = payload != packet->payload;
     if (!batch_fits(batch, outlet->fd, copy ? size : 0))
         batch_send(batch);
     uint8_t *rtp = batch_add(batch, outlet->fd, out, &outlet->to, out->gso, payload, size, copy, packet->sequence, packet->timestamp);
-    int64_t timestamp = out->squeezed_count > 0 ? timestamp_of(out, packet->timestamp) : packet->timestamp;
-    rtp[0] = 0x80;
-    rtp[1] = (uint8_t)(packet->marker << 7 | outlet->payload_type);
-    put16(rtp + 2, (uint16_t)number);
-    put32(rtp + 4, (uint32_t)(timestamp + out->numbers.timestamp_offset));
-    put32(rtp + 8, outlet->ssrc);
+    write_header(out, packet, number, rtp);
     return true;
 }
 
@@ -249,7 +295,7 @@ void outgoing_full(const struct message *message, int gone)
 {
     struct outgoing *out = message->owner;
     out->sent.packets += gone;
-    out->sent.octets += (int64_t)gone * (message->segment - RTP_HEADER);
+    out->sent.octets += (int64_t)gone * (message->segment - message->overhead);
     out->sent.no_room += message->packets - gone;
     if (!out->failed) {
         out->failed = true;
