@@ -17,7 +17,7 @@ MAX_SSRCS = 64
 OVERHEAD: dict[Profile, int] = {"AEAD_AES_128_GCM": 16, "AES_CM_128_HMAC_SHA1_80": 10}
 """Octets of the authentication tag."""
 _HEADER = 12
-_PROFILES: dict[Profile, int] = {
+PROFILES: dict[Profile, int] = {
     "AEAD_AES_128_GCM": Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
     "AES_CM_128_HMAC_SHA1_80": Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
 }
@@ -25,7 +25,7 @@ _PROFILES: dict[Profile, int] = {
 
 def session(keys: Srtp, ssrc: int | None, *, room: int = 0) -> Session:
     """Of what we send under this SSRC; without one, of what a peer sends. `room`: octets of a packet beyond 1,356."""
-    policy = Policy(keys.master_key_and_salt, srtp_profile=_PROFILES[keys.profile])
+    policy = Policy(keys.master_key_and_salt, srtp_profile=PROFILES[keys.profile])
     policy.ssrc_type = Policy.SSRC_ANY_INBOUND if ssrc is None else Policy.SSRC_SPECIFIC
     policy.ssrc_value = ssrc or 0
     policy.window_size = WINDOW

@@ -11,7 +11,7 @@ from random import Random
 from pylibsrtp import Error, Policy, Session
 
 from media_relay.engine import Datagram, Engine, EngineLeg, GroupSpec, Inlet, Layout, LegUnreachable, Outlet
-from media_relay.engine.security import session
+from media_relay.engine.security import PROFILES, session
 from media_relay.sockets import open_udp
 from protocols.control import MediaKind
 from protocols.net import Address
@@ -28,10 +28,6 @@ IDR_STARTS = (b"", SPS, STAP_WITH_SETS, STAP_WITH_SETS + b"\x00\x04\x65abc")
 SLICE_STARTS = (b"\x61", b"\x41", b"\x7c\x85", b"\x7c\x05", b"\x1c\x85", b"\x18\x00")
 STRAYS = (b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), b"\x80\xc8\x00\x06" + bytes(24), b"", b"\x80" * 2100)
 LAYOUTS: tuple[Layout, Layout] = ("octet-aligned", "bandwidth-efficient")
-PROFILES = {
-    "AEAD_AES_128_GCM": Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
-    "AES_CM_128_HMAC_SHA1_80": Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
-}
 UNREADABLE = "unreadable"
 """A viewer got what its keys do not open."""
 
