@@ -12,7 +12,9 @@
 #include "limits.h"
 #include "rtp.h"
 
+#ifndef BATCH_PACKETS /* and this */
 #define BATCH_PACKETS 1024
+#endif
 #define BATCH_SCRATCH 262144 /* holds what was repacked or encrypted; pages nobody needed are never touched */
 #define SCRATCH_ALIGN 16
 
