@@ -114,6 +114,7 @@ class Groups:
     def put(self, group: Group, spec: LegSpec, role: Role, now: float) -> LegInfo:
         """Add the leg, or bring it to what was negotiated anew; the same again changes nothing."""
         _check(spec)
+        self._check_security(spec)
         kept = {wish.media.kind: wish for wish in spec.kept}
         spec = _as_seen_from(self.config.bind, replace(spec, kept=()))
         leg = group.legs.get(spec.leg_id)
@@ -250,6 +251,12 @@ class Groups:
         if shared:
             group.shared[spec.kind] = port
         return new_medium(leg, spec, port, self.config, self._random_bytes, now, kept)
+
+    def _check_security(self, spec: LegSpec) -> None:
+        both = (keys for media in spec.media for keys in (media.send_security, media.receive_security))
+        for reason in map(self.engine.unable, {keys.profile for keys in both if keys is not None}):
+            if reason is not None:
+                raise ControlError("unsupported", reason)
 
     def _take_out(self, group: Group, leg_id: str) -> LegReport:
         leg = group.legs.pop(leg_id)

@@ -12,6 +12,7 @@ from typing import Literal
 from media_relay.engine import EngineLeg, Flow, Inlet, Layout, Outlet
 from media_relay.latching import Latch
 from media_relay.ports import MediaPort
+from media_relay.security import MediumSecurity
 from protocols.control import KeptMedia, LegInfo, LegMedia, LegPlace, LegRow, LegSpec, MediaKind, MediaSpec
 from protocols.join import IceCredentials, IceLiteResponder, new_credentials
 from protocols.net import Address
@@ -39,6 +40,7 @@ class LegMedium:
     rtcp_peer: Address | None = None
     rtp_latch: Latch | None = None
     rtcp_latch: Latch | None = None
+    security: MediumSecurity = field(default_factory=MediumSecurity)
     fir_sequence: int = 0
     lost: int | None = None
     """How many of our packets the peer missed, by its last report; None before one."""
@@ -153,6 +155,7 @@ class Leg:
             clock_rate=spec.clock_rate,
             layout=_layout(spec),
             parameter_sets=sets,
+            security=spec.receive_security,
         )
 
     def _outlet(self, medium: LegMedium, now: float) -> Outlet | None:
@@ -168,7 +171,10 @@ class Leg:
             flow = "trickle" if latch is not None and now - latch.opened_at <= latch.window else "paused"
         elif not medium.proven:
             flow = "trickle"
-        return Outlet(spec.kind, medium.port.rtp, destination, spec.payload_type, medium.ssrc, flow, _layout(spec))
+        return Outlet(
+            *(spec.kind, medium.port.rtp, destination, spec.payload_type, medium.ssrc, flow, _layout(spec)),
+            security=spec.send_security,
+        )
 
 
 def needs_own_port(role: Role, spec: MediaSpec, client_address: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.reception import Reception
-from protocols.srtp import Srtp
+from protocols.srtp import Profile, Srtp
 
 Layout = Literal["", "bandwidth-efficient", "octet-aligned"]
 """How AMR frames are packed (RFC 4867 section 4); "" for every other codec."""
@@ -22,6 +22,8 @@ Flow = Literal["open", "trickle", "paused"]
 """`trickle`: an address not yet proven, at most a few small packets a second; `paused`: nothing (hold, no consent)."""
 MAX_MEDIA_BYTES = 16_384
 """Media larger than this is dropped: it bounds what the history of a group holds. (H.264 mode 0 may exceed an MTU.)"""
+MAX_OTHER_BYTES = 2048
+"""STUN, RTCP and first packets larger than this are dropped, so that strangers fill little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,10 @@ class Engine(Protocol):
         """A descriptor that is readable when `step` has something to do."""
         ...
 
+    def unable(self, profile: Profile) -> str | None:
+        """Why media cannot be encrypted with it, and what to do; None where it can."""
+        ...
+
     def watch(self, sock: socket) -> None:
         """Read this socket from now on."""
         ...
@@ -218,7 +224,7 @@ class Engine(Protocol):
     def set_leg(self, leg: EngineLeg, now: float) -> None:
         """Create or change a leg; outgoing numbering goes on across changes. Unknown group: nothing happens.
 
-        Raises RuntimeError, naming what to install, for keys where the engine cannot encrypt.
+        Raises RuntimeError for keys of a profile it is `unable` to use.
         """
         ...
 

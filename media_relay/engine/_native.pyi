@@ -9,6 +9,9 @@ number, timestamp offset; SRTP profile (0 for none), master key and salt."""
 ReceptionTuple = tuple[int, int, bool, int, int, int, float]
 """Serial numbers of the source and of its restart, whether anything came, base, highest, packets, jitter."""
 
+def unable(profile: int, /) -> str | None:
+    """Why packets cannot be protected with an SRTP profile, None where they can."""
+
 class Engine:
     """Groups, legs and sockets. Every method may raise ValueError; `watch` and the constructor OSError as well."""
 

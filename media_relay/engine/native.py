@@ -29,7 +29,7 @@ from media_relay.engine import (
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.reception import Reception
-from protocols.srtp import Srtp
+from protocols.srtp import Profile, Srtp
 
 if TYPE_CHECKING:
     from media_relay.engine._native import InletTuple, OutletTuple, ReceptionTuple
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MEDIA: tuple[MediaKind, ...] = ("audio", "video")
 _NUMBER = {kind: number for number, kind in enumerate(_MEDIA)}
 _FLOWS = {"open": 0, "trickle": 1, "paused": 2}
-_PROFILES = {"AEAD_AES_128_GCM": 1, "AES_CM_128_HMAC_SHA1_80": 2}
+_PROFILES: dict[Profile, int] = {"AEAD_AES_128_GCM": 1, "AES_CM_128_HMAC_SHA1_80": 2}
 _LAYOUTS = {"": 0, "bandwidth-efficient": 1, "octet-aligned": 2}
 _DATAGRAM, _SOURCE_STARTED, _KEYFRAME_SEEN, _KEYFRAME_NEEDED, _UNREACHABLE, _MISSING = range(6)
 _NACKED_AT_ONCE = 4096
@@ -79,6 +79,10 @@ class NativeEngine:
     def fileno(self) -> int:
         """See Engine."""
         return self._native.fileno()
+
+    def unable(self, profile: Profile) -> str | None:
+        """See Engine."""
+        return _native.unable(_PROFILES[profile])
 
     def watch(self, sock: socket) -> None:
         """See Engine."""

@@ -13,6 +13,7 @@ from socket import socket
 
 from media_relay.engine import (
     MAX_MEDIA_BYTES,
+    MAX_OTHER_BYTES,
     Datagram,
     EngineEvent,
     EngineLeg,
@@ -35,11 +36,10 @@ from media_relay.sockets import unreachable
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.classify import classify
+from protocols.srtp import Profile
 
 READ_BUDGET = 64
 """Datagrams read from one socket before the others get their turn."""
-MAX_OTHER_BYTES = 2048
-"""STUN, RTCP and first packets larger than this are dropped, so that strangers fill little memory."""
 CATCH_UP_LEGS = 16
 """Legs given a burst of the cached picture at a time, so that a rush of viewers does not hold up the live ones."""
 MAX_EVENTS = 8192
@@ -137,6 +137,10 @@ class PlainEngine:
     def fileno(self) -> int:
         """See Engine."""
         return self._epoll.fileno()
+
+    def unable(self, profile: Profile) -> str | None:
+        """See Engine."""
+        return None
 
     def watch(self, sock: socket) -> None:
         """See Engine."""

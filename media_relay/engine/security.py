@@ -5,6 +5,8 @@ octets under the same index would give the plaintext away, or the authentication
 is sent again goes out as it went out first, or not at all.
 """
 
+from collections.abc import Callable
+
 from pylibsrtp import SRTP_MAX_TRAILER_LEN, Error, Policy, Session, ffi  # type: ignore[attr-defined]
 
 from media_relay.numbering import HISTORY
@@ -42,7 +44,7 @@ class Protection:
         self._session = session(keys, ssrc, room=room)
         self._first: int | None = None
         """Number that went out first under these keys: what is older has no index under them."""
-        self._sent: list[tuple[int, bytes]] = [(-1, b"")] * WINDOW
+        self._sent: list[tuple[int, bytes]] = []
 
     def is_for(self, keys: Srtp, ssrc: int) -> bool:
         """True if it goes on with these keys."""
@@ -52,6 +54,7 @@ class Protection:
         """The packet of this endless sequence number encrypted; None when it must not go out."""
         if self._first is None:
             self._first = number
+            self._sent = [(-1, b"")] * WINDOW
         if number < self._first:
             return None
         try:
@@ -64,6 +67,13 @@ class Protection:
         self._sent[number % WINDOW] = number, protected[-4:]
         return protected
 
+    def apply_rtcp(self, packet: bytes) -> bytes | None:
+        """An RTCP packet encrypted, under an index of its own; None when it is too long."""
+        try:
+            return self._session.protect_rtcp(packet)
+        except (Error, ValueError):
+            return None
+
 
 class Unprotection:
     """What a peer sends us for one medium, under whichever SSRCs."""
@@ -75,14 +85,20 @@ class Unprotection:
 
     def apply(self, packet: bytes) -> bytes | None:
         """The packet decrypted; None when it is forged, replayed, too old or garbage."""
-        ssrc = packet[8:_HEADER]
+        return self._opened(self._session.unprotect, packet, packet[8:_HEADER])
+
+    def apply_rtcp(self, packet: bytes) -> bytes | None:
+        """An RTCP packet decrypted; None as above."""
+        return self._opened(self._session.unprotect_rtcp, packet, packet[4:8])
+
+    def _opened(self, unprotect: Callable[[bytes], bytes], packet: bytes, ssrc: bytes) -> bytes | None:
         if len(packet) < _HEADER + OVERHEAD[self.keys.profile]:
             return None
         if ssrc not in self._ssrcs and len(self._ssrcs) == MAX_SSRCS:
             return None
         try:
-            plain = self._session.unprotect(packet)
-        except Error:
+            plain = unprotect(packet)
+        except (Error, ValueError):
             return None
         self._ssrcs.add(ssrc)
         return plain

@@ -632,6 +632,18 @@ static PyType_Spec engine_type = {
     .slots = slots,
 };
 
+static PyObject *py_unable(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    int profile;
+    if (!PyArg_ParseTuple(arguments, "i", &profile) || !within(profile, AES_CM_128_HMAC_SHA1_80, "profile"))
+        return NULL;
+    const char *missing = profile != IN_THE_CLEAR ? security_missing((enum profile)profile) : NULL;
+    return Py_BuildValue("z", missing);
+}
+
+static PyMethodDef functions[] = {{"unable", py_unable, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+
 static int fill(PyObject *module)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, &engine_type, NULL);
@@ -647,6 +659,7 @@ static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "_native",
+    .m_methods = functions,
     .m_slots = module_slots,
 };
 
