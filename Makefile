@@ -2,19 +2,27 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+ENGINE := media_relay/engine/_native.abi3.so
+CSRC   := $(wildcard media_relay/engine/csrc/*.[ch])
 
 .PHONY: help install tools test lint fuzz soak demo clean
 help:
 	@echo "make demo     set up and show a live broadcast by phone call (report in demo-out/)"
 	@echo "make test     set up and run the tests"
-	@echo "make lint     ruff and mypy --strict"
+	@echo "make lint     ruff, mypy --strict, and the C compiler's warnings"
 	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each: two or three minutes in all"
 	@echo "make soak     SOAK_MINUTES=0.25 of mixed load, and what it leaves behind: 2 to 4 minutes in all"
-	@echo "make install  Python dependencies into $(VENV), nothing else"
+	@echo "make install  Python dependencies into $(VENV) and the engine in C, nothing else"
 
+# Installing builds the engine as well. Where that failed for want of a compiler it is tried again each time.
 install: $(VENV)/.installed
+	@$(MAKE) --no-print-directory --silent $(ENGINE)
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(ENGINE): setup.py $(CSRC)
+	@$(BIN)/python setup.py --quiet build_ext --inplace $(if $(CI),,2>/dev/null)
+	@$(BIN)/python -m media_relay.engine.choice
+
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11, or make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dialcast needs Python 3.11 or newer; this is $$($(PYTHON) -V)" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { echo "cannot make $(VENV): install python3-venv" >&2; exit 1; }
@@ -26,6 +34,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 # Debian's test tools: installed through apt where we are root, named in one line where we are not.
 tools:
 	@sh tests/system/debian_tools.sh
+# First, or the engine would be built only the next time.
+test: tools
 
 # What runs in one process shares the cores; what measures pictures and whole servers has them for itself.
 ALONE := tests/system tests/terminal_client
@@ -41,8 +51,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	@$(BIN)/python -m fuzz.native lint
 
 fuzz: install
+	@sh tests/system/debian_tools.sh fuzz || test -z "$$CI"
 	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3) $(FUZZ_SEED:%=--seed %)
 
 soak: install tools
@@ -52,4 +64,4 @@ demo: install
 	$(BIN)/dialcast demo
 
 clean:
-	rm -rf $(VENV) demo-out .cache build *.egg-info
+	rm -rf $(VENV) demo-out .cache build *.egg-info $(ENGINE)

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from dialcast.configured import ConfigFile, Overrides, loaded
 from dialcast.interrupts import interruptible
 from dialcast.lazy_commands import LazyCommands
+from provisioning.config import Config
 from provisioning.loader import load_config
 from provisioning.named_files import EVERYTHING, RELAY
 
@@ -25,7 +26,9 @@ app = typer.Typer(
     epilog="Try: dialcast demo. Or: dialcast up, then dialcast phone broadcast --help.",
     pretty_exceptions_enable=False,
 )
-Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+Supervised = Annotated[str | None, typer.Option(metavar="NAME", hidden=True)]
+"""Given by the supervisor: what the part is called in its log."""
+Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Relay processes; one a core is enough.")]
 Bind = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Address to listen on: signalling of a server, media of a relay.")
 ]
@@ -50,6 +53,7 @@ def up(
     bind: Bind = None,
     sip_port: SipPort = None,
     data_dir: DataDir = None,
+    workers: Workers = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
@@ -61,27 +65,18 @@ def up(
 
     SIGHUP reloads the configuration without dropping a call, SIGTERM stops.
     """
-    with interruptible():
-        from dialcast.logs import configure
-        from dialcast.supervisor import supervise
-
     overrides = _given(
         {
             "sip.bind": bind,
             "relay.bind": bind,
             "sip.port": sip_port,
             "data_dir": data_dir,
+            "relay.workers": workers,
             "log.level": log_level,
             "log.format": log_format,
         }
     )
-    settings = loaded(config, overrides, EVERYTHING)
-    configure(settings.log, "up")
-    environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
-    if config is not None:
-        environment["DIALCAST_CONFIG"] = str(config)
-    source = partial(load_config, config, overrides=overrides, needed=EVERYTHING)
-    raise typer.Exit(asyncio.run(supervise(environment, settings, source)))
+    _supervise("up", config, overrides, loaded(config, overrides, EVERYTHING), EVERYTHING)
 
 
 @app.command("as", short_help="Run an application server alone.")
@@ -92,7 +87,7 @@ def application_server(
     data_dir: DataDir = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
-    supervised: Supervised = False,
+    supervised: Supervised = None,
 ) -> None:
     """Run an application server alone; control.connect names its relay."""
     given = {
@@ -102,28 +97,58 @@ def application_server(
         "log.level": log_level,
         "log.format": log_format,
     }
-    _start("as", config, _given(given), EVERYTHING, supervised)
+    overrides = _given(given)
+    _start("as", config, overrides, loaded(config, overrides, EVERYTHING), EVERYTHING, supervised)
 
 
 @app.command(short_help="Run a media relay alone.")
 def relay(
     config: ConfigFile = None,
     bind: Bind = None,
+    workers: Workers = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
-    supervised: Supervised = False,
+    supervised: Supervised = None,
+    standby: Annotated[bool, typer.Option("--standby", hidden=True)] = False,
 ) -> None:
-    """Run a media relay alone; prints the address application servers dial."""
-    given = {"relay.bind": bind, "log.level": log_level, "log.format": log_format}
-    _start("relay", config, _given(given), RELAY, supervised)
+    """Run a media relay alone; prints the address application servers dial, with --workers those of all."""
+    overrides = _given({"relay.bind": bind, "relay.workers": workers, "log.level": log_level, "log.format": log_format})
+    settings = loaded(config, overrides, RELAY)
+    if settings.relay.workers > 1 and supervised is None:
+        _supervise("relay", config, overrides, settings, RELAY)
+    _start("relay", config, overrides, settings, RELAY, supervised)
 
 
-def _start(part: str, config: Path | None, overrides: Overrides, needed: tuple[str, ...], supervised: bool) -> None:
+def _supervise(
+    command: str, config: Path | None, overrides: Overrides, settings: Config, needed: tuple[str, ...]
+) -> NoReturn:
+    """Run the parts as processes of their own."""
+    with interruptible():
+        from dialcast.logs import configure
+        from dialcast.supervisor import supervise
+
+    configure(settings.log, command)
+    environment = {f"DIALCAST_{key.replace('.', '__').upper()}": json.dumps(value) for key, value in overrides.items()}
+    if config is not None:
+        environment["DIALCAST_CONFIG"] = str(config)
+    source = partial(load_config, config, overrides=overrides, needed=needed)
+    raise typer.Exit(asyncio.run(supervise(environment, settings, source, alone=command == "relay")))
+
+
+def _start(
+    part: str,
+    config: Path | None,
+    overrides: Overrides,
+    settings: Config,
+    needed: tuple[str, ...],
+    supervised: str | None,
+) -> NoReturn:
+    """Run one part in this process."""
     with interruptible():
         from dialcast.compose import start
 
     source = partial(load_config, config, overrides=overrides, needed=needed)
-    raise typer.Exit(start(part, loaded(config, overrides, needed), source, supervised=supervised))
+    raise typer.Exit(start(part, settings, source, supervised=supervised is not None, name=supervised or part))
 
 
 @app.command(short_help="Show a whole broadcast: three viewers, measured and judged.")

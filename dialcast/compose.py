@@ -219,12 +219,12 @@ async def serve_relay(config: Config, process: Process) -> None:
         await server.stop()
 
 
-def start(part: str, config: Config, source: Source, *, supervised: bool = False) -> int:
+def start(part: str, config: Config, source: Source, *, name: str, supervised: bool = False) -> int:
     """Run one part to its end; the exit status. Problems at start are one line on stderr and status 2.
 
-    `source` reads the configuration again, for SIGHUP.
+    `source` reads the configuration again, for SIGHUP. `name` is what the part is called in the log.
     """
-    configure(config.log, part)
+    configure(config.log, name)
 
     async def main(process: Process) -> None:
         await (serve_as(config, process) if part == "as" else serve_relay(config, process))

@@ -1,21 +1,26 @@
-"""`dialcast up`: one application server and one relay as child processes, each restarted when it dies.
+"""`dialcast up`: one application server and its relays as child processes, each restarted when it dies.
 
-The children print one ready line on stdout; the ports they took are kept over restarts. Each holds the read end of a
-pipe whose other end is ours, so that none outlives a supervisor that was killed.
+`dialcast relay` with several workers: these alone. The children print one ready line on stdout; the ports they took are
+kept over restarts. Each holds the read end of a pipe whose other end is ours, so that none outlives a supervisor that
+was killed.
 """
 
 import asyncio
+import json
 import os
 import secrets
 import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import structlog
 
 from dialcast.reload import Reloader, Source
+from dialcast.standby import Spare
+from dialcast.workers import worker_settings
 from provisioning.config import Config
 
 STABLE_AFTER = 5.0
@@ -34,8 +39,11 @@ log = structlog.get_logger()
 class Part:
     """One supervised child."""
 
+    kind: Literal["as", "relay"]
     name: str
     environment: dict[str, str]
+    spare: Spare | None = None
+    """What is in reserve for it."""
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     reloaded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,15 +52,11 @@ class Part:
     async def start(self) -> None:
         """Start the process; its ready line arrives later."""
         self.started_at = time.monotonic()
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dialcast", self.name, "--supervised"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **self.environment},
-            # Ctrl-C reaches the whole group; the parts are stopped in order by us alone.
-            start_new_session=False,
-            preexec_fn=_ignore_interrupt,
-        )
+        if self.ready.done() and self.spare is not None:
+            self.process = self.spare.take(self.name, self.environment)
+        else:
+            self.process = None
+        self.process = self.process or await _spawn(self.environment, self.kind, "--supervised", self.name)
         log.info("process.started", name=self.name, pid=self.process.pid)
 
     async def run_once(self) -> int:
@@ -77,7 +81,7 @@ class Part:
             return
         self.process.terminate()
         try:
-            await asyncio.wait_for(self.process.wait(), STOP_PATIENCE[self.name])
+            await asyncio.wait_for(self.process.wait(), STOP_PATIENCE[self.kind])
         except TimeoutError:
             log.warning("process.killed", name=self.name, pid=self.process.pid)
             self.process.kill()
@@ -85,19 +89,26 @@ class Part:
 
 
 class Supervisor:
-    """Keeps both parts running until told to stop; `reloader` reads the configuration for the supervisor itself."""
+    """Keeps its parts running until told to stop; `reloader` reads the configuration for the supervisor itself."""
 
-    def __init__(self, environment: dict[str, str], config: Config, source: Source) -> None:
-        token = {"DIALCAST_CONTROL__TOKEN": secrets.token_urlsafe(32)}
-        self._relay = Part("relay", environment | token)
-        self._as = Part("as", environment | token)
+    def __init__(self, environment: dict[str, str], config: Config, source: Source, *, alone: bool) -> None:
+        """With `alone` there are relays only, which somebody else's application servers dial."""
+        workers = config.relay.workers
+        if not alone:
+            environment = environment | {"DIALCAST_CONTROL__TOKEN": secrets.token_urlsafe(32)}
+        self._spare = Spare(partial(_spawn, environment, "relay", "--standby"))
+        names = [f"relay{at + 1}" for at in range(workers)] if workers > 1 else ["relay"]
+        self._relays = [
+            Part("relay", name, environment | worker_settings(config, at), self._spare) for at, name in enumerate(names)
+        ]
+        self._as = None if alone else Part("as", "as", environment)
         self._stopping = asyncio.Event()
-        self._hung_up = self._as.reloaded
+        self._hung_up = self._as.reloaded if self._as is not None else asyncio.Event()
         """Set by SIGHUP, or by the server's word that its operator wants the same."""
         self._reloader = Reloader(config, source, self._pass_on)
 
     async def run(self) -> int:
-        """Start both, print the ready line, keep them up; the exit status."""
+        """Start all, print the ready line, keep them up; the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -105,17 +116,10 @@ class Supervisor:
         following = asyncio.create_task(self._reloader.follow(self._hung_up))
         keepers: list[asyncio.Task[int]] = []
         try:
-            keepers.append(asyncio.create_task(self._keep(self._relay)))
-            if (address := await self._first_ready(self._relay, keepers)) is None:
+            if (ready := await self._started(keepers)) is None:
                 return await self._failed(keepers)
-            control, _, relay_metrics = address.removeprefix("ready control=").partition(" ")
-            self._relay.environment["DIALCAST_RELAY__CONTROL_PORT"] = control.rpartition(":")[2]
-            self._as.environment["DIALCAST_CONTROL__CONNECT"] = f'["{control}"]'
-            keepers.append(asyncio.create_task(self._keep(self._as)))
-            if (ready := await self._first_ready(self._as, keepers)) is None:
-                return await self._failed(keepers)
-            self._as.environment["DIALCAST_SIP__PORT"] = ready.partition(",")[0].rpartition(":")[2].split()[0]
-            print(f"{ready} relay-{relay_metrics}" if relay_metrics else ready, flush=True)
+            print(ready, flush=True)
+            self._spare.renew()
             stopped = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({stopped, *keepers}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
@@ -123,14 +127,37 @@ class Supervisor:
         finally:
             self._stopping.set()
             following.cancel()
-            await self._as.stop()
-            await self._relay.stop()
+            if self._as is not None:
+                await self._as.stop()
+            await self._spare.stop()
+            await asyncio.gather(*(relay.stop() for relay in self._relays))
             for keeper in keepers:
                 keeper.cancel()
 
+    async def _started(self, keepers: list[asyncio.Task[int]]) -> str | None:
+        """The ready line, once all parts run; None when one cannot, or nobody wants them any more."""
+        controls, metrics = [], []
+        keepers += [asyncio.create_task(self._keep(relay)) for relay in self._relays]
+        for relay in self._relays:
+            if (address := await self._first_ready(relay, keepers)) is None:
+                return None
+            control, _, served = address.removeprefix("ready control=").partition(" metrics=")
+            relay.environment["DIALCAST_RELAY__CONTROL_PORT"] = control.rpartition(":")[2]
+            controls.append(control)
+            metrics += [served] if served else []
+        told = f"metrics={','.join(metrics)}"
+        if self._as is None:
+            return f"ready control={','.join(controls)}" + (f" {told}" if metrics else "")
+        self._as.environment["DIALCAST_CONTROL__CONNECT"] = json.dumps(controls)
+        keepers.append(asyncio.create_task(self._keep(self._as)))
+        if (ready := await self._first_ready(self._as, keepers)) is None:
+            return None
+        self._as.environment["DIALCAST_SIP__PORT"] = ready.partition(",")[0].rpartition(":")[2].split()[0]
+        return f"{ready} relay-{told}" if metrics else ready
+
     async def _pass_on(self, config: Config) -> None:
         """The file is good: the parts read it too, each what concerns it."""
-        for part in (self._relay, self._as):
+        for part in (*self._relays, *([self._as] if self._as is not None else [])):
             part.reload()
 
     async def _first_ready(self, part: Part, keepers: list[asyncio.Task[int]]) -> str | None:
@@ -162,9 +189,24 @@ class Supervisor:
             await asyncio.sleep(delay)
 
 
-async def supervise(environment: dict[str, str], config: Config, source: Source) -> int:
-    """Run both parts, with these settings in their environment, until told to stop; the exit status."""
-    return await Supervisor(environment, config, source).run()
+async def supervise(environment: dict[str, str], config: Config, source: Source, *, alone: bool = False) -> int:
+    """Run all parts, with these settings in their environment, until told to stop; the exit status.
+
+    With `alone` only the relays.
+    """
+    return await Supervisor(environment, config, source, alone=alone).run()
+
+
+async def _spawn(environment: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dialcast", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+        # Ctrl-C reaches the whole group; the parts are stopped in order by us alone.
+        start_new_session=False,
+        preexec_fn=_ignore_interrupt,
+    )
 
 
 def _ignore_interrupt() -> None:

@@ -178,10 +178,13 @@ class Announcements:
         timestamp = voice.epoch + voice.tick * FRAME_UNITS
         second = (not voice.speaking) << 7 | medium.spec.payload_type
         header = _HEADER.pack(_VERSION, second, voice.sequence & 0xFFFF, timestamp & 0xFFFFFFFF, medium.ssrc)
+        packet = medium.security.protect(medium.spec.send_security, medium.ssrc, voice.sequence, header + payload)
         voice.sequence += 1
         voice.speaking = True
+        if packet is None:
+            return
         with suppress(OSError):  # a full socket or an unreachable peer is a loss like any other
-            medium.port.rtp.sendto(header + payload, medium.peer)
+            medium.port.rtp.sendto(packet, medium.peer)
             voice.packets += 1
             voice.octets += len(payload)
 

@@ -49,11 +49,13 @@ class RelayCollector(Collector):
         yield octets
         dropped = CounterMetricFamily(
             "dialcast_relay_dropped_packets",
-            "RTP packets dropped, by why: no_room (socket full), over_rate (relay.source_bitrate_max)",
+            "RTP packets dropped, by why: no_room (socket full), over_rate (relay.source_bitrate_max), "
+            "unauthentic (SRTP with another key, or replayed)",
             labels=["why"],
         )
         dropped.add_metric(["no_room"], totals.no_room)
         dropped.add_metric(["over_rate"], totals.over_rate)
+        dropped.add_metric(["unauthentic"], totals.unauthentic)
         yield dropped
         yield CounterMetricFamily("dialcast_relay_resent_packets", "RTP packets sent again after a NACK", totals.resent)
         yield GaugeMetricFamily(

@@ -49,8 +49,11 @@ class Feedback:
 
     def received(self, medium: LegMedium, data: bytes, now: float) -> bool:
         """RTCP from a leg's accepted address; False when it is none."""
+        plain = medium.security.unprotect_rtcp(medium.spec.receive_security, data)
+        if plain is None:
+            return False
         try:
-            packets = parse_compound(data)
+            packets = parse_compound(plain)
         except RtcpError:
             return False
         leg = medium.leg
@@ -195,10 +198,11 @@ class Feedback:
 
     def _send(self, medium: LegMedium, packets: Iterable[RtcpPacket]) -> None:
         destination: Address | None = medium.rtcp_peer
-        if destination is not None:
+        data = medium.security.protect_rtcp(medium.spec.send_security, medium.ssrc, compound(packets))
+        if destination is not None and data is not None:
             with suppress(OSError):  # an unreachable peer is liveness' business
                 sock = medium.port.rtp if medium.spec.rtcp_mux else medium.port.rtcp
-                sock.sendto(compound(packets), destination)
+                sock.sendto(data, destination)
 
 
 def _names(packet: RtcpPacket, ssrc: int) -> bool:

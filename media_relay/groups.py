@@ -21,8 +21,10 @@ from protocols.control import (
     ControlError,
     Event,
     GroupClosed,
+    KeptMedia,
     LegInfo,
     LegJoined,
+    LegPlaced,
     LegReport,
     LegSpec,
     MediaKind,
@@ -115,7 +117,9 @@ class Groups:
     def put(self, group: Group, spec: LegSpec, role: Role, now: float) -> LegInfo:
         """Add the leg, or bring it to what was negotiated anew; the same again changes nothing."""
         _check(spec)
-        spec = _as_seen_from(self.config.bind, spec)
+        self._check_security(spec)
+        kept = {wish.media.kind: wish for wish in spec.kept}
+        spec = _as_seen_from(self.config.bind, replace(spec, kept=()))
         leg = group.legs.get(spec.leg_id)
         if group.announcement != (role == "announcement") or (group.announcement and group.legs and leg is None):
             raise ControlError("bad-request", f"group {group.group_id} is not for a {role} like this")
@@ -132,7 +136,7 @@ class Groups:
         media: dict[MediaKind, LegMedium] = {}
         try:
             for medium_spec in spec.media:
-                media[medium_spec.kind] = self._medium(group, leg, medium_spec, before, now)
+                media[medium_spec.kind] = self._medium(group, leg, medium_spec, before, now, kept.get(medium_spec.kind))
         except PortsExhausted as error:
             leg.spec = before
             self._release(medium for kind, medium in media.items() if leg.media.get(kind) is not medium)
@@ -140,6 +144,7 @@ class Groups:
         left = [medium for kind, medium in leg.media.items() if media.get(kind) is not medium]
         leg.media = media
         if fresh:
+            leg.told = leg.places()  # by signalling, or by whoever asked: nothing that would be news
             group.legs[leg.leg_id] = leg
             self.visit_at(leg, now)
         if role == "source" and group.source is not leg:
@@ -203,6 +208,12 @@ class Groups:
             self.visit_at(leg, leg.report_at)
             self.emit(leg, LegJoined(leg.group_id, leg.epoch, leg.leg_id))
 
+    def tell_places(self, leg: Leg) -> None:
+        """Report where the leg's peer is, if that is news: another relay can go on from there should this one die."""
+        if not leg.removed and (places := leg.places()) != leg.told:
+            leg.told = places
+            self.emit(leg, LegPlaced(leg.group_id, leg.epoch, leg.leg_id, places))
+
     def emit(self, leg: Leg, event: Event) -> None:
         """Report to the AS that owns the leg's group."""
         group = self.by_id.get(leg.group_id)
@@ -229,23 +240,32 @@ class Groups:
             if not leg.removed and leg.visit == visit:
                 yield leg
 
-    def _medium(self, group: Group, leg: Leg, spec: MediaSpec, before: LegSpec, now: float) -> LegMedium:
+    def _medium(
+        self, group: Group, leg: Leg, spec: MediaSpec, before: LegSpec, now: float, kept: KeptMedia | None
+    ) -> LegMedium:
         """The medium as negotiated: the one that is there where its sockets fit, else a new one."""
         own = needs_own_port(leg.role, spec, leg.spec.client_address)
         old = leg.media.get(spec.kind)
         fits = old is not None and (not (old.port.shared and own) or not sendable(spec.rtp))
         if old is not None and fits and old.spec.ice == spec.ice:
             moved = before.client_address != leg.spec.client_address
-            renegotiate(old, spec, moved=moved, config=self.config, random=self._random_bytes, now=now)
+            renegotiate(old, spec, moved=moved, config=self.config, random=self._random_bytes, now=now, kept=kept)
             return old
-        port = self.ports.open(spec.kind, group.group_id, shared=False) if own else self._shared(group, spec.kind)
-        return new_medium(leg, spec, port, self.config, self._random_bytes, now)
-
-    def _shared(self, group: Group, kind: MediaKind) -> MediaPort:
-        port = group.shared.get(kind)
+        # What one leg had alone it gets alone, what many shared none of them: the others want it too.
+        shared = not own and (kept is None or kept.media.shared)
+        wished = kept.media.rtp.port if kept is not None and kept.media.shared == shared else None
+        port = group.shared.get(spec.kind) if shared else None
         if port is None:
-            port = group.shared[kind] = self.ports.open(kind, group.group_id, shared=True)
-        return port
+            port = self.ports.open(spec.kind, group.group_id, shared=shared, wished=wished)
+        if shared:
+            group.shared[spec.kind] = port
+        return new_medium(leg, spec, port, self.config, self._random_bytes, now, kept)
+
+    def _check_security(self, spec: LegSpec) -> None:
+        both = (keys for media in spec.media for keys in (media.send_security, media.receive_security))
+        for reason in map(self.engine.unable, {keys.profile for keys in both if keys is not None}):
+            if reason is not None:
+                raise ControlError("unsupported", reason)
 
     def _take_out(self, group: Group, leg_id: str) -> LegReport:
         leg = group.legs.pop(leg_id)
@@ -300,3 +320,7 @@ def _check(spec: LegSpec) -> None:
             raise ControlError("bad-request", f"{media.kind}: payload type or clock rate out of range")
         if not (0 <= media.rtp.port < 65536 and 0 <= media.rtcp.port < 65536):
             raise ControlError("bad-request", f"{media.kind}: no such port")
+    for wish in spec.kept:
+        addresses = () if wish.peer is None else (wish.peer.rtp, wish.peer.rtcp or wish.peer.rtp)
+        if not all(is_host(at.host) and 0 < at.port < 65536 for at in addresses):
+            raise ControlError("bad-request", f"{wish.media.kind}: no address a peer can have been at")

@@ -12,7 +12,8 @@ from typing import Literal
 from media_relay.engine import EngineLeg, Flow, Inlet, Layout, Outlet
 from media_relay.latching import Latch
 from media_relay.ports import MediaPort
-from protocols.control import LegInfo, LegMedia, LegRow, LegSpec, MediaKind, MediaSpec
+from media_relay.security import MediumSecurity
+from protocols.control import KeptMedia, LegInfo, LegMedia, LegPlace, LegRow, LegSpec, MediaKind, MediaSpec
 from protocols.join import IceCredentials, IceLiteResponder, new_credentials
 from protocols.net import Address
 from protocols.sdp import AmrFormat, H264Format
@@ -39,6 +40,7 @@ class LegMedium:
     rtcp_peer: Address | None = None
     rtp_latch: Latch | None = None
     rtcp_latch: Latch | None = None
+    security: MediumSecurity = field(default_factory=MediumSecurity)
     fir_sequence: int = 0
     lost: int | None = None
     """How many of our packets the peer missed, by its last report; None before one."""
@@ -53,7 +55,7 @@ class LegMedium:
         port = self.port
         names = self.credentials or IceCredentials("", "")
         rtcp = port.rtp_address if self.spec.rtcp_mux else port.rtcp_address
-        return LegMedia(self.kind, port.rtp_address, rtcp, names.ufrag, names.password)
+        return LegMedia(self.kind, port.rtp_address, rtcp, names.ufrag, names.password, port.shared)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +84,8 @@ class Leg:
     visit: int = -1
     """Which of its scheduled visits counts: the last."""
     removed: bool = False
+    told: tuple[LegPlace, ...] = ()
+    """The places the AS knows."""
 
     @property
     def leg_id(self) -> str:
@@ -107,6 +111,14 @@ class Leg:
     def info(self) -> LegInfo:
         """What the AS puts into the answer."""
         return LegInfo(self.leg_id, tuple(self.media[media.kind].info() for media in self.spec.media))
+
+    def places(self) -> tuple[LegPlace, ...]:
+        """Where its peer proved to be."""
+        return tuple(
+            LegPlace(medium.kind, medium.peer, medium.rtcp_peer)
+            for medium in self.media.values()
+            if medium.peer is not None and medium.proven
+        )
 
     def row(self, silent_for: float | None, packets: int, octets: int) -> LegRow:
         """The leg in a listing."""
@@ -143,6 +155,7 @@ class Leg:
             clock_rate=spec.clock_rate,
             layout=_layout(spec),
             parameter_sets=sets,
+            security=spec.receive_security,
         )
 
     def _outlet(self, medium: LegMedium, now: float) -> Outlet | None:
@@ -158,7 +171,10 @@ class Leg:
             flow = "trickle" if latch is not None and now - latch.opened_at <= latch.window else "paused"
         elif not medium.proven:
             flow = "trickle"
-        return Outlet(spec.kind, medium.port.rtp, destination, spec.payload_type, medium.ssrc, flow, _layout(spec))
+        return Outlet(
+            *(spec.kind, medium.port.rtp, destination, spec.payload_type, medium.ssrc, flow, _layout(spec)),
+            security=spec.send_security,
+        )
 
 
 def needs_own_port(role: Role, spec: MediaSpec, client_address: str) -> bool:
@@ -170,15 +186,44 @@ def needs_own_port(role: Role, spec: MediaSpec, client_address: str) -> bool:
 
 
 def new_medium(
-    leg: Leg, spec: MediaSpec, port: MediaPort, config: RelayConfig, random_bytes: RandomBytes, now: float
+    leg: Leg,
+    spec: MediaSpec,
+    port: MediaPort,
+    config: RelayConfig,
+    random_bytes: RandomBytes,
+    now: float,
+    kept: KeptMedia | None = None,
 ) -> LegMedium:
-    """A medium whose peer is known as far as signalling alone can vouch for it, registered on its port."""
-    credentials = new_credentials(random_bytes) if spec.ice else None
+    """A medium whose peer is known as far as signalling alone can vouch for it, registered on its port.
+
+    If this is the very port its phone knows already, its credentials are those it knows too, and its peer is believed
+    to be where it was: what proved that has been forgotten by a relay's death alone. Elsewhere all begins anew, as a
+    phone with ICE needs new credentials to see that it shall check again (RFC 8839 section 4.4.1.1.1).
+    """
+    if kept is not None and kept.media.rtp != port.rtp_address:
+        kept = None
+    credentials = (_kept_credentials(kept) or new_credentials(random_bytes)) if spec.ice else None
     responder = IceLiteResponder(credentials, spec.remote_ufrag or None) if credentials is not None else None
     ssrc = int.from_bytes(random_bytes(4), "big")
     medium = LegMedium(leg, spec, port, ssrc, credentials, responder)
     locate(medium, config, now)
+    if kept is not None and kept.peer is not None and medium.peer is None:
+        _find_again(medium, kept.peer, now)
     return medium
+
+
+def _find_again(medium: LegMedium, place: LegPlace, now: float) -> None:
+    medium.peer, medium.rtp_latch = place.rtp, None
+    if medium.responder is not None:
+        medium.responder.last_check = now
+    if place.rtcp is not None:
+        medium.rtcp_latch = None
+        set_rtcp_peer(medium, place.rtcp)
+
+
+def _kept_credentials(kept: KeptMedia | None) -> IceCredentials | None:
+    """Those its phone knows; None where it was told none."""
+    return IceCredentials(kept.media.ufrag, kept.media.password) if kept is not None and kept.media.ufrag else None
 
 
 def locate(medium: LegMedium, config: RelayConfig, now: float) -> None:
@@ -204,12 +249,22 @@ def locate(medium: LegMedium, config: RelayConfig, now: float) -> None:
 
 
 def renegotiate(
-    medium: LegMedium, spec: MediaSpec, *, moved: bool, config: RelayConfig, random: RandomBytes, now: float
+    medium: LegMedium,
+    spec: MediaSpec,
+    *,
+    moved: bool,
+    config: RelayConfig,
+    random: RandomBytes,
+    now: float,
+    kept: KeptMedia | None = None,
 ) -> None:
-    """Bring a medium to its new negotiation; address changes start the search anew, an ICE restart the credentials."""
+    """Bring a medium to its new negotiation; address changes start the search anew, an ICE restart the credentials.
+
+    Where the restart answers an offer of ours, the credentials stay those of the offer, `kept`.
+    """
     before, medium.spec = medium.spec, spec
     if medium.responder is not None and spec.remote_ufrag != before.remote_ufrag:
-        medium.credentials = new_credentials(random)
+        medium.credentials = _kept_credentials(kept) or new_credentials(random)
         consent = medium.responder.last_check
         medium.responder = IceLiteResponder(medium.credentials, spec.remote_ufrag or None)
         medium.responder.last_check = consent

@@ -51,9 +51,9 @@ class Ports:
         self._engine = engine
         self._by_socket: dict[int, MediaPort] = {}
 
-    def open(self, kind: MediaKind, group_id: str, *, shared: bool) -> MediaPort:
-        """A new port; PortsExhausted (an OSError) when the range is full."""
-        rtp, rtcp = self._range.open_pair(self._dscp[kind])
+    def open(self, kind: MediaKind, group_id: str, *, shared: bool, wished: int | None = None) -> MediaPort:
+        """A new port, the `wished` one if it is free; PortsExhausted (an OSError) when the range is full."""
+        rtp, rtcp = self._range.open_pair(self._dscp[kind], wished)
         addresses = [Address(self._advertised, sock.getsockname()[1]) for sock in (rtp, rtcp)]
         port = MediaPort(kind, rtp, rtcp, addresses[0], addresses[1], shared, group_id)
         for sock in (rtp, rtcp):

@@ -93,6 +93,7 @@ class Relay:
             self.groups.visit_at(leg, now + self._visit_interval)
             self._liveness.visit(leg, now)
             self._feedback.report(leg, now)
+            self.groups.tell_places(leg)
         for group in list(self.groups.wishing):
             self._feedback.ask_keyframe(group, now)
         if now >= self._owners_at:

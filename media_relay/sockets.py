@@ -74,12 +74,15 @@ class PortRange:
         self._buffer_bytes = buffer_bytes
         self._free: list[int] = list(self._pairs)
 
-    def open_pair(self, dscp: int) -> tuple[socket.socket, socket.socket]:
-        """Two bound sockets, RTP and RTCP; PortsExhausted when there is no room.
+    def open_pair(self, dscp: int, wished: int | None = None) -> tuple[socket.socket, socket.socket]:
+        """Two bound sockets, RTP and RTCP, from the port `wished` if it is free; PortsExhausted when there is no room.
 
         The longest unused pair comes first, so that stragglers of an ended call do not reach the next one. A pair
         that another program holds goes to the end of the queue.
         """
+        if wished in self._free:
+            self._free.remove(wished)
+            self._free.insert(0, wished)
         for _ in range(len(self._free)):
             port = self._free.pop(0)
             rtp = None

@@ -129,18 +129,22 @@ class Traffic:
         spoken = peek_header(event.data).payload_type
         if medium is None or spoken not in (medium.spec.payload_type, medium.spec.telephone_event):
             return
-        if medium.peer != event.source or medium.rtp_latch is not None:
-            if medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now):
-                LATCH_REFUSED.inc()
-                return
+        latches = medium.peer != event.source or medium.rtp_latch is not None
+        if latches and (medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now)):
+            LATCH_REFUSED.inc()
+            return
+        data = medium.security.unprotect(medium.spec.receive_security, event.data)
+        if data is None:
+            return
+        if latches:
             self._latch(medium, event.source, now)
         medium.leg.packets_beside += 1
         medium.leg.octets_beside += len(event.data)
         if medium.leg.role == "source" and medium.spec.receives:
             # What was read before the engine knew the address is the stream's beginning, often its first keyframe.
-            self._engine.inject(medium.leg.group_id, medium.kind, 0, [event.data], now)
+            self._engine.inject(medium.leg.group_id, medium.kind, 0, [data], now)
         elif spoken == medium.spec.telephone_event:
-            self._announcements.key(medium, event.data, now)
+            self._announcements.key(medium, data, now)
         self._groups.heard(medium.leg, now)
 
     def _latch(self, medium: LegMedium, source: Address, now: float) -> None:

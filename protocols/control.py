@@ -1,6 +1,7 @@
 """The control link between application server (AS) and relay: every command, reply and event, as typed values.
 
 The AS dials, says `Hello` first, and then opens groups and adds legs; the relay reports what becomes of them.
+What a leg is, as it is asked for and as it is granted, `protocols.control_legs` says.
 On the wire each value is one AMP box (`protocols.control_amp`) with a name and a JSON body (`protocols.control_json`).
 An AMP value ends at 64 KiB, so `List` is paged: at most `PAGE_LEGS` rows and `PAGE_BYTES` a page.
 
@@ -13,14 +14,16 @@ one leg that the relay itself speaks to: listed, updated, claimed, orphaned and 
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from protocols.net import Address
+from protocols.control_legs import KeptMedia, LegInfo, LegMedia, LegPlace, LegSpec, MediaKind, MediaSpec
 from protocols.prompts import Language, Prompt
+
+# Of `control_legs`, too, so that the whole vocabulary is found here.
+__all__ = ["KeptMedia", "LegInfo", "LegMedia", "LegPlace", "LegSpec", "MediaKind", "MediaSpec"]
 
 VERSION = 1
 PAGE_LEGS = 200
 PAGE_BYTES = 32 * 1024
 
-MediaKind = Literal["audio", "video"]
 PromptEnd = Literal["played", "stopped", "unheard"]
 ErrorCode = Literal[
     "bad-request",
@@ -42,59 +45,6 @@ class ControlError(ValueError):
         super().__init__(f"{code}: {text}")
         self.code: ErrorCode = code
         self.text = text
-
-
-@dataclass(frozen=True, slots=True)
-class MediaSpec:
-    """One medium of a leg, as negotiated by the AS. Directions are the relay's: it `sends`, it `receives`."""
-
-    kind: MediaKind
-    codec: str
-    payload_type: int
-    clock_rate: int
-    sends: bool
-    receives: bool
-    rtp: Address
-    """Where the peer's SDP says it wants RTP; trusted only as far as the latching rules allow."""
-    rtcp: Address
-    fmtp: str = ""
-    rtcp_mux: bool = False
-    ice: bool = False
-    """The peer does connectivity checks: nothing is sent to it before an authenticated one."""
-    remote_ufrag: str = ""
-    feedback: tuple[str, ...] = ()
-    """RTCP feedback the peer announced, e.g. "nack pli", "ccm fir" (RFC 4585, RFC 5104)."""
-    telephone_event: int | None = None
-    """Payload type under which the peer sends keys (RFC 4733), None where it sends none."""
-
-
-@dataclass(frozen=True, slots=True)
-class LegSpec:
-    """A leg the AS asks for. `client_address` is the peer's signalling address, the other one latching may trust."""
-
-    leg_id: str
-    number: str
-    client_address: str
-    media: tuple[MediaSpec, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LegMedia:
-    """Where one medium of a leg lives on the relay (advertised addresses) and the credentials of its join."""
-
-    kind: MediaKind
-    rtp: Address
-    rtcp: Address
-    ufrag: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class LegInfo:
-    """What the relay reserved for a leg: put into the SDP answer by the AS."""
-
-    leg_id: str
-    media: tuple[LegMedia, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +238,16 @@ class LegBack:
 
 
 @dataclass(frozen=True, slots=True)
+class LegPlaced:
+    """Where a leg's peer is, of all media that were proven; told when that changed, at most once a second."""
+
+    group_id: str
+    epoch: int
+    leg_id: str
+    places: tuple[LegPlace, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyframeWanted:
     """The source understands neither PLI nor FIR: ask it by SIP INFO (RFC 5168)."""
 
@@ -378,7 +338,18 @@ GroupCommand = (
 """What is asked of one group; each has its `group_id` and `epoch`."""
 Command = Hello | ListLegs | GroupCommand
 Reply = HelloReply | LegInfo | LegPage | Done
-Event = LegJoined | LegLost | LegBack | KeyframeWanted | MediaStarted | LegReports | PromptEnded | Digit | GroupClosed
+Event = (
+    LegJoined
+    | LegLost
+    | LegBack
+    | LegPlaced
+    | KeyframeWanted
+    | MediaStarted
+    | LegReports
+    | PromptEnded
+    | Digit
+    | GroupClosed
+)
 Value = Command | Reply | Event
 
 V = TypeVar("V")

@@ -71,6 +71,7 @@ FIXED = (
     "relay.advertised_host",
     "relay.port_min",
     "relay.port_max",
+    "relay.workers",
     "relay.dscp_audio",
     "relay.dscp_video",
     "relay.rtp_buffer_bytes",

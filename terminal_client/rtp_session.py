@@ -88,6 +88,7 @@ class RtpSession:
         self._checker: Checker | None = None
         self._check_timer: asyncio.TimerHandle | None = None
         self._joined: asyncio.Future[None] | None = None
+        self._consent_timeout = CheckTiming().consent_timeout
         self._sequence = secrets.randbits(15)
         self._timestamp_offset = secrets.randbits(32)
         self._last_sent: tuple[int, float] | None = None
@@ -121,7 +122,11 @@ class RtpSession:
 
     def connect(self, remote: RemoteStream) -> None:
         """Media goes to and comes from this address from now on; called again when the far end moves."""
-        self._remote = remote
+        before, self._remote = self._remote, remote
+        if self._checker is not None and before is not None and before.join != remote.join:
+            self._checker.stop()
+            self._checker = self._new_checker(remote)  # moved: it must see us there before it sends anything
+            self._check()
         if self._report_timer is None:
             self._report_timer = self._loop.call_later(FIRST_REPORT, self._report)
 
@@ -133,20 +138,15 @@ class RtpSession:
         remote = self._remote
         if remote is None or remote.ufrag is None or remote.password is None:
             return
-        self._checker = Checker(
-            self._credentials,
-            IceCredentials(remote.ufrag, remote.password),
-            remote.address,
-            secrets.token_bytes,
-            CheckTiming(consent_timeout=consent_timeout),
-        )
+        self._consent_timeout = consent_timeout
+        self._checker = self._new_checker(remote)
         self._joined = self._loop.create_future()
-        self._checker.start(time.monotonic())
         self._check()
         try:
             await asyncio.wait_for(self._joined, timeout)
         except TimeoutError:
-            self._checker.stop()
+            if self._checker is not None:
+                self._checker.stop()
             raise JoinError(f"{self._medium}: no answer from {remote.address} within {timeout:g} s") from None
 
     def send_frame(self, payloads: Sequence[bytes], clock: int, spread: float = 0.0, *, marker: bool = True) -> None:
@@ -361,14 +361,25 @@ class RtpSession:
         due = checker.next_timer()
         self._check_timer = None if due is None else self._loop.call_at(max(due, now), self._check)
 
+    def _new_checker(self, remote: RemoteStream) -> Checker | None:
+        """Checks towards this address, begun; None where it asks for none."""
+        if remote.ufrag is None or remote.password is None:
+            return None
+        timing = CheckTiming(consent_timeout=self._consent_timeout)
+        theirs = IceCredentials(remote.ufrag, remote.password)
+        checker = Checker(self._credentials, theirs, remote.address, secrets.token_bytes, timing)
+        checker.start(time.monotonic())
+        return checker
+
     def _checked(self, event: Joined | JoinFailed | ConsentLost) -> None:
-        if isinstance(event, ConsentLost):
-            self._user.consent_lost()
-        elif self._joined is not None and not self._joined.done():
-            if isinstance(event, Joined):
-                self._joined.set_result(None)
-            else:
-                self._joined.set_exception(JoinError(f"{self._medium}: {event.reason}"))
+        waiting = self._joined if self._joined is not None and not self._joined.done() else None
+        match event:
+            case Joined() if waiting is not None:
+                waiting.set_result(None)
+            case JoinFailed(reason=reason) if waiting is not None:
+                waiting.set_exception(JoinError(f"{self._medium}: {reason}"))
+            case JoinFailed() | ConsentLost():
+                self._user.consent_lost()
 
 
 class _Port(asyncio.DatagramProtocol):

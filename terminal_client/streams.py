@@ -64,6 +64,11 @@ class RemoteStream:
     password: str | None = field(default=None, repr=False)
 
     @property
+    def join(self) -> tuple[Address, str | None, str | None]:
+        """What a join is towards: who moves, or takes new credentials, must be joined again (RFC 8445 section 9)."""
+        return self.address, self.ufrag, self.password
+
+    @property
     def sends(self) -> bool:
         """True when we may send on this m-line."""
         return self.direction in ("sendrecv", "sendonly")

@@ -14,11 +14,16 @@ from typing import Literal, Protocol
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.reception import Reception
+from protocols.srtp import Profile, Srtp
 
 Layout = Literal["", "bandwidth-efficient", "octet-aligned"]
 """How AMR frames are packed (RFC 4867 section 4); "" for every other codec."""
 Flow = Literal["open", "trickle", "paused"]
 """`trickle`: an address not yet proven, at most a few small packets a second; `paused`: nothing (hold, no consent)."""
+MAX_MEDIA_BYTES = 16_384
+"""Media larger than this is dropped: it bounds what the history of a group holds. (H.264 mode 0 may exceed an MTU.)"""
+MAX_OTHER_BYTES = 2048
+"""STUN, RTCP and first packets larger than this are dropped, so that strangers fill little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,18 @@ class Inlet:
     parameter_sets: tuple[bytes, ...] = ()
     """H.264 SPS and PPS known from the SDP only, put before keyframes that come without them."""
     encoding: int = 0
+    security: Srtp | None = None
+    """What is not protected with it is dropped, and no sign of life. The same keys again go on where they were, replays
+    refused, for as long as the leg lives; other ones begin anew, as their peer does (RFC 4568 section 7.1.4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """What we send a leg for one medium; `ssrc` names the outgoing stream until its peer has to prove itself."""
+    """What we send a leg for one medium; `ssrc` names the outgoing stream until its peer has to prove itself.
+
+    An outlet with security that was taken away comes back under another SSRC or other keys: its numbers begin anew,
+    and no index may be used twice (RFC 3711 section 9.1).
+    """
 
     medium: MediaKind
     socket: socket
@@ -62,6 +74,7 @@ class Outlet:
     flow: Flow = "open"
     layout: Layout = ""
     encoding: int = 0
+    security: Srtp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,8 @@ class Totals:
     resent: int = 0
     cache_bytes: int = 0
     """Held now for viewers to start with, since the last keyframes."""
+    unauthentic: int = 0
+    """Packets refused because they were not protected with their inlet's key, or replayed."""
 
 
 class Engine(Protocol):
@@ -188,6 +203,10 @@ class Engine(Protocol):
 
     def fileno(self) -> int:
         """A descriptor that is readable when `step` has something to do."""
+        ...
+
+    def unable(self, profile: Profile) -> str | None:
+        """Why media cannot be encrypted with it, and what to do; None where it can."""
         ...
 
     def watch(self, sock: socket) -> None:
@@ -203,7 +222,10 @@ class Engine(Protocol):
         ...
 
     def set_leg(self, leg: EngineLeg, now: float) -> None:
-        """Create or change a leg; outgoing numbering goes on across changes. Unknown group: nothing happens."""
+        """Create or change a leg; outgoing numbering goes on across changes. Unknown group: nothing happens.
+
+        Raises RuntimeError for keys of a profile it is `unable` to use.
+        """
         ...
 
     def remove(self, group_id: str, leg_id: str | None = None) -> None:

@@ -1,12 +1,16 @@
 """The C engine as it looks from Python (`csrc/module.c`). Handles are never used twice; times are monotonic seconds."""
 
-InletTuple = tuple[int, str, int, int, int, bool, str, int, int, int, tuple[bytes, ...]]
-"""Descriptor, host, port, medium, encoding, forward, codec, clock rate, payload type, layout, parameter sets."""
-OutletTuple = tuple[int, str, int, int, int, int, int, int, int, int, int]
+InletTuple = tuple[int, str, int, int, int, bool, str, int, int, int, tuple[bytes, ...], int, bytes]
+"""Descriptor, host, port, medium, encoding, forward, codec, clock rate, payload type, layout, parameter sets; SRTP
+profile (0 for none), master key and salt."""
+OutletTuple = tuple[int, str, int, int, int, int, int, int, int, int, int, int, bytes]
 """Descriptor, host, port, medium, encoding, payload type, SSRC, flow, layout; where a new one's numbers begin: sequence
-number, timestamp offset."""
+number, timestamp offset; SRTP profile (0 for none), master key and salt."""
 ReceptionTuple = tuple[int, int, bool, int, int, int, float]
 """Serial numbers of the source and of its restart, whether anything came, base, highest, packets, jitter."""
+
+def unable(profile: int, /) -> str | None:
+    """Why packets cannot be protected with an SRTP profile, None where they can."""
 
 class Engine:
     """Groups, legs and sockets. Every method may raise ValueError; `watch` and the constructor OSError as well."""
@@ -20,7 +24,9 @@ class Engine:
     def add_leg(self, group: int, /) -> int: ...
     def set_leg(
         self, leg: int, inlets: tuple[InletTuple, ...], outlets: tuple[OutletTuple, ...], now: float, /
-    ) -> None: ...
+    ) -> None:
+        """RuntimeError where keys are set and libsrtp2 is missing."""
+
     def remove_group(self, group: int, /) -> None: ...
     def remove_leg(self, leg: int, /) -> None: ...
     def inject(self, group: int, medium: int, encoding: int, burst: tuple[bytes, ...], now: float, /) -> None: ...
@@ -40,4 +46,4 @@ class Engine:
     def source(self, group: int, medium: int, /) -> tuple[int, int, float, int, int, ReceptionTuple] | None: ...
     def outlet(self, leg: int, medium: int, /) -> tuple[int, int, int, int] | None: ...
     def leg(self, leg: int, /) -> tuple[float, int, int, int, int] | None: ...
-    def totals(self) -> tuple[int, int, int, int, int, int, int, int]: ...
+    def totals(self) -> tuple[int, int, int, int, int, int, int, int, int]: ...

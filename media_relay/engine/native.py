@@ -29,6 +29,7 @@ from media_relay.engine import (
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.reception import Reception
+from protocols.srtp import Profile, Srtp
 
 if TYPE_CHECKING:
     from media_relay.engine._native import InletTuple, OutletTuple, ReceptionTuple
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _MEDIA: tuple[MediaKind, ...] = ("audio", "video")
 _NUMBER = {kind: number for number, kind in enumerate(_MEDIA)}
 _FLOWS = {"open": 0, "trickle": 1, "paused": 2}
+_PROFILES: dict[Profile, int] = {"AEAD_AES_128_GCM": 1, "AES_CM_128_HMAC_SHA1_80": 2}
 _LAYOUTS = {"": 0, "bandwidth-efficient": 1, "octet-aligned": 2}
 _DATAGRAM, _SOURCE_STARTED, _KEYFRAME_SEEN, _KEYFRAME_NEEDED, _UNREACHABLE, _MISSING = range(6)
 _NACKED_AT_ONCE = 4096
@@ -77,6 +79,10 @@ class NativeEngine:
     def fileno(self) -> int:
         """See Engine."""
         return self._native.fileno()
+
+    def unable(self, profile: Profile) -> str | None:
+        """See Engine."""
+        return _native.unable(_PROFILES[profile])
 
     def watch(self, sock: socket) -> None:
         """See Engine."""
@@ -190,6 +196,7 @@ class NativeEngine:
             _LAYOUTS[outlet.layout],
             first,
             offset,
+            *_keys(outlet.security),
         )
 
     def _event(self, told: tuple[Any, ...]) -> EngineEvent | None:
@@ -224,7 +231,12 @@ def _inlet(inlet: Inlet) -> "InletTuple":
         inlet.payload_type,
         _LAYOUTS[inlet.layout],
         inlet.parameter_sets,
+        *_keys(inlet.security),
     )
+
+
+def _keys(security: Srtp | None) -> tuple[int, bytes]:
+    return (0, b"") if security is None else (_PROFILES[security.profile], security.master_key_and_salt)
 
 
 def _reception(group: _Group, medium: MediaKind, ssrc: int, clock_rate: int, received: "ReceptionTuple") -> Reception:

@@ -11,8 +11,9 @@ from random import Random
 from struct import Struct
 from typing import Literal
 
-from media_relay.engine import Outlet, OutletState, Totals
+from media_relay.engine import MAX_MEDIA_BYTES, Outlet, OutletState, Totals
 from media_relay.engine.lanes import Lane, Lanes
+from media_relay.engine.security import Protection
 from media_relay.engine.stream import Packet, Stream
 from media_relay.numbering import HISTORY, LegNumbers
 
@@ -77,6 +78,8 @@ class Outgoing:
         self._resends = float(RESEND_BURST)
         self._resent_at = 0.0
         self.stream = stream
+        self._protection: Protection | None = None
+        self._set_keys()
 
     def start(self, now: float) -> None:
         """(Re)start after opening, hold or a new source's first packet: from the cached picture where there is one."""
@@ -101,6 +104,7 @@ class Outgoing:
         if outlet.socket is not self.outlet.socket:
             self.close()
         self.outlet = outlet
+        self._set_keys()
         if outlet.flow == "paused":
             self.state = "paused"
         elif opens or self.state == "paused":
@@ -190,6 +194,14 @@ class Outgoing:
         totals.no_room += self.no_room
         totals.resent += self.resent
 
+    def _set_keys(self) -> None:
+        """The same keys again keep their index and list of what was sent."""
+        keys, ssrc = self.outlet.security, self.outlet.ssrc
+        if keys is None:
+            self._protection = None
+        elif self._protection is None or not self._protection.is_for(keys, ssrc):
+            self._protection = Protection(keys, ssrc, MAX_MEDIA_BYTES)
+
     def _rewind(self, sequence: int) -> None:
         self._numbers.resume(sequence)
         self._cursor = sequence
@@ -211,7 +223,12 @@ class Outgoing:
         timestamp = self._squeezed.get(packet.timestamp, packet.timestamp) + self._numbers.timestamp_offset
         second = packet.marker << 7 | outlet.payload_type
         header = _HEADER.pack(_VERSION, second, number & 0xFFFF, timestamp & 0xFFFFFFFF, outlet.ssrc)
-        if not self._transmit(header + payload):
+        datagram: bytes | None = header + payload
+        if self._protection is not None:
+            datagram = self._protection.apply(number, header + payload)
+        if datagram is None:
+            return True
+        if not self._transmit(datagram):
             return False
         self.packets += 1
         self.octets += len(payload)

@@ -12,6 +12,8 @@ from random import Random, SystemRandom
 from socket import socket
 
 from media_relay.engine import (
+    MAX_MEDIA_BYTES,
+    MAX_OTHER_BYTES,
     Datagram,
     EngineEvent,
     EngineLeg,
@@ -29,18 +31,16 @@ from media_relay.engine import (
 )
 from media_relay.engine.lanes import Lanes
 from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing, Trickle
+from media_relay.engine.security import Unprotection
 from media_relay.engine.stream import Packet, Stream
 from media_relay.sockets import unreachable
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.classify import classify
+from protocols.srtp import Profile
 
 READ_BUDGET = 64
 """Datagrams read from one socket before the others get their turn."""
-MAX_MEDIA_BYTES = 16_384
-"""Media larger than this is dropped: it bounds what the history of a group holds. (H.264 mode 0 may exceed an MTU.)"""
-MAX_OTHER_BYTES = 2048
-"""STUN, RTCP and first packets larger than this are dropped, so that strangers fill little memory."""
 CATCH_UP_LEGS = 16
 """Legs given a burst of the cached picture at a time, so that a rush of viewers does not hold up the live ones."""
 MAX_EVENTS = 8192
@@ -52,7 +52,7 @@ StreamKey = tuple[MediaKind, int]
 
 
 class _Leg:
-    __slots__ = ("heard_at", "octets_received", "outgoing", "received", "sent", "spec")
+    __slots__ = ("heard_at", "octets_received", "outgoing", "received", "security", "sent", "spec")
 
     def __init__(self, spec: EngineLeg) -> None:
         self.spec = spec
@@ -62,6 +62,14 @@ class _Leg:
         self.octets_received = 0
         self.sent = Totals()
         """By streams that a new negotiation took away."""
+        self.security: dict[StreamKey, Unprotection] = {}
+        """Outlives the inlets it is for: what was replayed stays known."""
+
+    def set_keys(self, inlet: Inlet) -> None:
+        """Be ready to decrypt what comes in there; the same keys again change nothing."""
+        key = (inlet.medium, inlet.encoding)
+        if inlet.security is not None and (key not in self.security or self.security[key].keys != inlet.security):
+            self.security[key] = Unprotection(inlet.security, MAX_MEDIA_BYTES)
 
     def add_to(self, totals: Totals) -> None:
         """Count the leg in."""
@@ -132,6 +140,10 @@ class PlainEngine:
         """See Engine."""
         return self._epoll.fileno()
 
+    def unable(self, profile: Profile) -> str | None:
+        """See Engine."""
+        return None
+
     def watch(self, sock: socket) -> None:
         """See Engine."""
         self._sockets[sock.fileno()] = sock
@@ -157,6 +169,7 @@ class PlainEngine:
         self._forget_peers(state)
         state.spec = leg
         for inlet in leg.inlets:
+            state.set_keys(inlet)
             self._peers[inlet.socket.fileno(), inlet.peer] = (group, state, inlet)
             if inlet.forward:
                 self._set_source(group, leg.leg_id, inlet, now)
@@ -303,6 +316,12 @@ class PlainEngine:
                     self._event(Datagram(sock, data, source))
                 continue
             group, leg, inlet = peer
+            if inlet.security is not None:
+                plain = leg.security[inlet.medium, inlet.encoding].apply(data)
+                if plain is None:
+                    self._past.unauthentic += 1
+                    continue
+                data = plain
             leg.heard_at = now
             leg.received += 1
             leg.octets_received += size

@@ -94,6 +94,9 @@ class ServiceConfig(Section):
     orphan_grace: Delay = 30
     """Seconds the application server tries to find its groups on a relay again after the control link
     dropped, before it ends the calls."""
+    reopen_timeout: Seconds = 5
+    """Seconds a phone may take to agree to other media ports, where those it knows were taken when its
+    relay was started again; then its call ends with `Media relay lost`."""
     bye_rate: Count = 200
     """BYEs a second when a broadcast ends. Faster frees viewers sooner, slower spares the signalling
     path."""

@@ -156,6 +156,10 @@ class RelayConfig(Section):
     """First media port; even. A group takes two to four ports."""
     port_max: Annotated[int, Field(ge=1025, le=65535)] = 39_999
     """Last media port; the range must be open in the firewall and bounds how many groups fit."""
+    workers: Count = 1
+    """Relay processes that `dialcast up` and `dialcast relay` keep running; a broadcast lives on one of them.
+    Each takes an equal share of the media ports, the next control port (unless that is 0) and the next
+    `operations.relay_port`; limits count for each. More than there are cores gain nothing."""
     engine: Literal["auto", "native", "plain"] = "auto"
     """What moves the media: `native` is C on a thread of its own, `plain` Python, several times slower; `auto` takes
     `native` where it was built."""
@@ -211,6 +215,10 @@ class RelayConfig(Section):
         check_reachable(self.bind, self.advertised_host)
         if self.port_min % 2 or self.port_max - self.port_min < 3:
             raise ValueError("port_min must be even and port_max at least port_min + 3")
+        if (self.port_max - self.port_min + 1) // self.workers < 4:
+            raise ValueError(f"port_min to port_max are too few ports for {self.workers} workers: each needs four")
+        if self.control_port and self.control_port + self.workers > 65536:
+            raise ValueError(f"no room above control_port for {self.workers} workers, a port each")
         return self
 
 

@@ -30,9 +30,9 @@ from protocols.dtmf_relay import CONTENT_TYPES, key_of
 from protocols.prompts import Prompt, language_of
 from protocols.sip.message import Request
 from sip_app.broadcast.group import Broadcasting, new_leg_id
+from sip_app.broadcast.held_legs import GroupKey
 from sip_app.broadcast.media import Plan, plan_announcement
 from sip_app.broadcast.relay_link import RelayUnavailable
-from sip_app.broadcast.relays import GroupKey
 from sip_app.calls.capabilities import CALL_METHODS, not_allowed
 from sip_app.calls.incoming import CallGone, Dialog, IncomingCall, Rejected
 

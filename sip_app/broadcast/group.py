@@ -76,6 +76,8 @@ class LiveGroup:
     """The server it was taken over from."""
     replacing: bool = False
     """True while another call of the broadcaster takes over."""
+    reopening: asyncio.Task[None] | None = None
+    """Set from when its relay came back without it until all legs are there again."""
 
     @property
     def number(self) -> str:

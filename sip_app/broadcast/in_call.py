@@ -1,13 +1,11 @@
 """What happens in a call of a broadcast once it stands: hold and resume, picture requests, its end."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import structlog
 
-from protocols.control import ControlError, LegInfo, LegSpec, UpdateLeg, expect
+from protocols.control import ControlError, KeptMedia, LegInfo, LegSpec, UpdateLeg, expect
 from protocols.control_json import decode, encode
 from protocols.sip.message import Request
 from sip_app.broadcast.ending import ENDED, broadcaster_lost, end_group
@@ -23,10 +21,21 @@ PLAY_AGAIN = 1.0
 """Seconds until a viewer's media is started again when the relay could not be told."""
 UNPLAYED = "unplayed"
 """The key under which a viewer's dialog keeps the leg that is to be started once its 200 is acknowledged."""
-Description = Callable[[int], bytes]
-"""Our side of a call as SDP, under the o= version it is given; a call restored from the store has none."""
-
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Our side of a call, to be written as SDP; a call restored from the store has none."""
+
+    plan: Plan
+    leg: LegInfo
+    session_id: int
+    video_bitrate: int | None
+
+    def __call__(self, version: int) -> bytes:
+        """The SDP, under this o= version."""
+        return self.plan.answer(self.leg, self.session_id, version, self.video_bitrate)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +55,15 @@ class SourceCall:
 
     async def on_answer(self, answer: bytes) -> None:
         """What the broadcaster takes of our offer."""
-        self.describe = await _renegotiate(self.service, self.group, self.dialog, answer, self.describe)
+        self.describe = await _renegotiate(self.service, self.group, self.dialog, answer, self.describe, to_ours=True)
+
+    async def move(self, leg: LegInfo) -> bool:
+        """Send the broadcaster to other ports of the relay, unless it knows them; False if it does not go there."""
+        if self.describe is None or self.describe.leg == leg:
+            return self.describe is not None
+        self.group.source_version += 1
+        self.describe = replace(self.describe, leg=leg)
+        return await self.dialog.reoffer(self.describe(self.group.source_version))
 
     async def on_info(self, request: Request) -> None:
         """Nothing a broadcaster can ask for this way; it may say that it cannot do what was asked of it."""
@@ -85,7 +102,17 @@ class ViewerCall:
 
     async def on_answer(self, answer: bytes) -> None:
         """What this viewer takes of our offer."""
-        self.describe = await _renegotiate(self.service, self.group, self.viewer.dialog, answer, self.describe)
+        self.describe = await _renegotiate(
+            self.service, self.group, self.viewer.dialog, answer, self.describe, to_ours=True
+        )
+
+    async def move(self, leg: LegInfo) -> bool:
+        """Send this viewer to other ports of the relay, unless it knows them; False if it does not go there."""
+        if self.describe is None or self.describe.leg == leg:
+            return self.describe is not None
+        self.viewer.sdp_version += 1
+        self.describe = replace(self.describe, leg=leg)
+        return await self.viewer.dialog.reoffer(self.describe(self.viewer.sdp_version))
 
     async def on_info(self, request: Request) -> None:
         """A picture fast update (RFC 5168) from a phone that knows no RTCP feedback."""
@@ -105,12 +132,21 @@ class ViewerCall:
 
 
 async def _renegotiate(
-    service: Broadcasting, group: LiveGroup, dialog: Dialog, offer: bytes, before: Description | None
+    service: Broadcasting,
+    group: LiveGroup,
+    dialog: Dialog,
+    offer: bytes,
+    before: Description | None,
+    *,
+    to_ours: bool = False,
 ) -> Description:
+    """Bring the leg to what the peer offers, or answers to an offer of ours: that one's credentials then stay."""
     if not offer and before is not None:
         return before
     plan = plan_leg(offer, "source" if dialog.app["role"] == "source" else "sink", group.formats)
     spec = plan.leg(dialog.app["leg"], dialog.app["number"], dialog.app["client"])
+    if to_ours and before is not None:
+        spec = replace(spec, kept=tuple(KeptMedia(medium) for medium in before.leg.media))
     try:
         leg = await service.link.call(UpdateLeg(group.channel, group.epoch, spec), LegInfo)
     except (RelayUnavailable, ControlError) as error:
@@ -122,7 +158,7 @@ async def _renegotiate(
 def description(service: Broadcasting, group: LiveGroup, plan: Plan, leg: LegInfo) -> Description:
     """How the answer that sends a peer to this leg's addresses is written."""
     bitrate = service.config.media.video_bitrate_max if plan.role == "source" else None
-    return partial(plan.answer, leg, group.session_id, video_bitrate=bitrate)
+    return Description(plan, leg, group.session_id, bitrate)
 
 
 def unplayed(group: LiveGroup, spec: LegSpec) -> dict[str, str]:

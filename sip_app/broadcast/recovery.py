@@ -1,7 +1,8 @@
 """Holding everything again: after this server was restarted, and after the control link was gone.
 
 Store and relay are compared group by group, leg by leg. What both know goes on; what only the store knows has lost
-its media and is ended with a reason; what only the relay knows has lost its call and is closed there.
+its media and is opened again (`reopening`), a leg that is missing alone ended with a reason; what only the relay knows
+has lost its call and is closed there.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from sip_app.broadcast.group import Broadcasting, LiveGroup, Viewer
 from sip_app.broadcast.in_call import play
 from sip_app.broadcast.media import load_formats
 from sip_app.broadcast.relay_link import RelayLink, RelayUnavailable
+from sip_app.broadcast.reopening import IN_FLIGHT, reopen
 from sip_app.calls.incoming import Dialog, DialogHandler
 
 Restore = Callable[[StoredDialog], Dialog]
@@ -115,7 +117,9 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
     # Only what was there before the relay was asked can be missing from its answer.
     here = [group for group in service.open.values() if service.link.home((group.channel, group.epoch)) is link]
     before = {group: set(group.viewers) for group in here}
-    await asyncio.gather(*(_claim(service, link, group) for group in before))
+    if not link.reborn:
+        await asyncio.gather(*(_claim(service, link, group) for group in before))
+    slots = asyncio.Semaphore(IN_FLIGHT)
     legs: dict[tuple[str, int], dict[str, LegRow]] = defaultdict(dict)
     for row in await link.legs():
         legs[row.group_id, row.epoch][row.leg_id] = row
@@ -123,8 +127,10 @@ async def _reconcile(service: Broadcasting, link: RelayLink) -> None:
         there = legs.pop((group.channel, group.epoch), {})
         if group.over():
             continue
-        if not there:
+        if not there and group.state == "opening":
             service.spawn(conclude(service, group, RELAY_LOST))
+        elif not there or group.reopening is not None:
+            reopen(service, group, slots)
         elif group.source is None and group.state not in ("opening", "lost"):
             service.spawn(conclude(service, group, BROADCASTER_LOST))
         else:

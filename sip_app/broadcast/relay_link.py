@@ -42,8 +42,11 @@ CALL_TIMEOUT = 3.0
 """Seconds a command may take before the relay counts as unavailable for it."""
 PING_INTERVAL = 5.0
 """Seconds between two questions whether the relay is still there; a hung one keeps its connection."""
-REDIAL_DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds between attempts to reach the relay; the last one repeats."""
+REDIAL_DELAYS = (*[0.1] * 30, 0.5, 1.0, 2.0)
+"""Seconds between attempts to reach the relay; the last one repeats. A relay that died is back in a second or two, and
+all its viewers wait."""
+SAY_SO_AFTER = 20
+"""Attempts after which it is said that nobody answers."""
 
 log = structlog.get_logger()
 R = TypeVar("R", bound=Reply)
@@ -100,6 +103,10 @@ class RelayLink:
         self.address = address
         self.relay_id = ""
         """Who answered there; "" before the first hello."""
+        self.instance = ""
+        """Which of its lives answered last."""
+        self.reborn = False
+        """True if that was another than the one before: it has nothing of ours."""
         self.up = False
         """True while the link stands and the relay has accepted our hello."""
         self.rtt: float | None = None
@@ -165,7 +172,7 @@ class RelayLink:
             try:
                 await self._connect()
             except (ConnectError, OSError, RelayUnavailable, ControlError) as error:
-                level = log.warning if attempt == len(REDIAL_DELAYS) else log.debug
+                level = log.warning if attempt == SAY_SO_AFTER else log.debug
                 level("relay.unreachable", relay=str(self.address), error=str(error) or type(error).__name__)
                 self._drop()
                 await asyncio.sleep(REDIAL_DELAYS[min(attempt, len(REDIAL_DELAYS) - 1)])
@@ -202,7 +209,8 @@ class RelayLink:
         reply = await self._exchange(self._hello, HelloReply)
         if reply.version != VERSION:
             raise ControlError("version", f"relay speaks version {reply.version}, this server {VERSION}")
-        self.relay_id, self.up = reply.relay_id, True
+        self.reborn = self.instance not in ("", reply.instance)
+        self.relay_id, self.instance, self.up = reply.relay_id, reply.instance, True
         log.info("relay.up", relay=str(self.address), relay_id=reply.relay_id)
         await self._listener.relay_up(self)
         self.settled.set()

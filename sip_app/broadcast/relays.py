@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
-from protocols.control import CloseGroup, GroupCommand, OpenAnnouncement, OpenGroup, Reply
+from protocols.control import CloseGroup, Event, GroupCommand, LegInfo, LegPlaced, OpenAnnouncement, OpenGroup, Reply
+from sip_app.broadcast.held_legs import GroupKey, HeldLegs
 from sip_app.broadcast.relay_link import RelayLink, RelayListener, RelayUnavailable
 
 R = TypeVar("R", bound=Reply)
-GroupKey = tuple[str, int]
-"""Group id and epoch."""
 
 
 class RelayPool:
@@ -20,6 +19,8 @@ class RelayPool:
         self.links = tuple(links)
         self._homes: dict[GroupKey, str] = {}
         """The relay id of every group that is open, or was when this server last ran."""
+        self.legs = HeldLegs()
+        """What the relays granted."""
 
     def start(self, listener: RelayListener) -> None:
         """Begin dialling; returns at once."""
@@ -60,15 +61,28 @@ class RelayPool:
             if link is not None:
                 self._homes[group] = link.relay_id
         answered = False
+        self.legs.asked(command)
         try:
             if link is None:
                 raise RelayUnavailable(f"no relay holds {command.group_id}")
             reply = await link.call(command, kind)
             answered = True
+            if isinstance(reply, LegInfo):
+                self.legs.granted(command, reply)
             return reply
         finally:
             if isinstance(command, CloseGroup) or (isinstance(command, OpenAnnouncement) and not answered):
                 self._homes.pop(group, None)
+
+    def heard(self, event: Event) -> None:
+        """What a relay reports."""
+        if isinstance(event, LegPlaced):
+            self.legs.placed(event)
+
+    def forget(self, group: GroupKey) -> None:
+        """Another server holds the group now."""
+        self._homes.pop(group, None)
+        self.legs.forget(group)
 
     def _idlest(self) -> RelayLink:
         standing = [link for link in self.links if link.up]

@@ -210,6 +210,7 @@ class BroadcastCalls:
 
     def relay_event(self, event: Event) -> None:
         """A report of the relay; those about groups that are gone are ignored, but for their counters."""
+        self.service.link.heard(event)
         if isinstance(event, LegReports):
             if self.service.recorder is not None:
                 self.service.recorder.media_ended(event)

@@ -109,6 +109,7 @@ class Takeover:
         log.error("broadcast.lost_to_another_server", channel=group.channel, epoch=group.epoch)
         group.state = "closing"
         self._service.open.pop(group.channel, None)
+        self._service.link.forget((group.channel, group.epoch))
         for waiting in (group.grace, group.deadline):
             if waiting is not None:
                 waiting.cancel()

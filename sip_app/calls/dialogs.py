@@ -144,6 +144,10 @@ class Dialog:
         """INFO or MESSAGE in the dialog; the final response (408 when nobody answers)."""
         return await self.request(method, body=body, content_type=content_type)
 
+    async def reoffer(self, sdp: bytes) -> bool:
+        """A re-INVITE with this description of ours; False unless the peer agrees (`on_answer` had its answer)."""
+        return await self.session.offer(sdp)
+
     async def _send_bye(self, reason: str | None, cause: str) -> None:
         if not self.acked.is_set():
             try:

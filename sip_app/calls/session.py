@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 GLARE_WAIT = 2.0
 """Seconds below which we try again after 491: the Call-ID of our dialogs is always the peer's (section 14.1)."""
+OPEN_OFFER_WAIT = 0.05
+"""Seconds between two looks whether an offer of the peer is still open."""
 RECONNECT_WAIT = 10.0
 """Seconds between attempts to refresh a session whose peer's connection is gone."""
 REFRESH_ATTEMPTS = 8
@@ -98,15 +100,14 @@ class CallSession:
     async def _refresh(self, dialog: "Dialog") -> None:
         """Refresh the session, trying again while the peer says 491, 500 or 422 with a longer interval."""
         for _ in range(REFRESH_ATTEMPTS):
-            while self._theirs or self._offered or not dialog.acked.is_set():  # noqa: ASYNC110 - three things to wait for
-                await asyncio.sleep(1)
+            await self._our_turn(dialog)
             if dialog.ended.is_set():
                 return
             interval = dialog.state.session_interval
-            headers = [("Supported", "timer"), ("Session-Expires", f"{interval};refresher=uac")]
-            headers.append(("Min-SE", str(interval)))
-            by_update = not dialog.state.our_sdp
-            response = await (dialog.request("UPDATE", headers=headers) if by_update else self._reinvite(headers))
+            headers = _timer(interval, "uac")
+            sdp = dialog.state.our_sdp.encode()
+            by_update = not sdp
+            response = await (dialog.request("UPDATE", headers=headers) if by_update else self._reinvite(sdp, headers))
             if dialog.ended.is_set():
                 return
             match response.status:
@@ -144,10 +145,51 @@ class CallSession:
         we_refresh = response.session_expires is None or response.refresher != "uas"
         dialog.state = replace(state, session_interval=interval, session_we_refresh=we_refresh)
 
-    async def _reinvite(self, headers: HeaderList) -> Response:
-        """A re-INVITE with the session as the peer knows it; its final response, acknowledged."""
+    async def _our_turn(self, dialog: "Dialog") -> None:
+        """Returns once no offer is open, nor the call's answer unacknowledged."""
+        while self._theirs or self._ours or self._offered or not dialog.acked.is_set():  # noqa: ASYNC110 - four things
+            await asyncio.sleep(OPEN_OFFER_WAIT)
+
+    async def offer(self, sdp: bytes) -> bool:
+        """Change the session by a re-INVITE of ours; True once the peer has agreed and its answer is taken."""
+        dialog = self._dialog
+        for _ in range(REFRESH_ATTEMPTS):
+            await self._our_turn(dialog)
+            if dialog.ended.is_set():
+                return False
+            interval, refresher = dialog.state.session_interval, "uac" if dialog.state.session_we_refresh else "uas"
+            response = await self._reinvite(sdp, _timer(interval, refresher) if interval else [])
+            if response.status in (491, 500):
+                await asyncio.sleep(GLARE_WAIT * (1 + secrets.randbelow(200)) / 200)
+                continue
+            if response.status >= 300 or dialog.ended.is_set():
+                return False
+            dialog.sdp = sdp
+            if dialog.state.our_sdp:
+                self.keep(sdp)
+            if interval:
+                self._agreed(response)
+                self.watch()
+            return await self._answered(dialog, response)
+        return False
+
+    async def _answered(self, dialog: "Dialog", response: Response) -> bool:
+        self._theirs = True  # the answer is being taken: nobody may offer before
+        try:
+            answer = session_body(response)
+            if not answer or dialog.handler is None:
+                return False
+            await dialog.handler.on_answer(answer)
+            await self._endpoint.save(dialog)
+        except (Rejected, SipParseError):
+            return False
+        finally:
+            self._theirs = False
+        return True
+
+    async def _reinvite(self, body: bytes, headers: HeaderList) -> Response:
+        """A re-INVITE with this session; its final response, acknowledged."""
         dialog, endpoint = self._dialog, self._endpoint
-        body = dialog.state.our_sdp.encode()
         lines = [*headers, ("Allow", ALLOW)]
         dialog.state, request = dialog.state.request("INVITE", headers=lines, body=body, content_type="application/sdp")
         answered: asyncio.Future[Response] = endpoint.loop.create_future()
@@ -250,6 +292,11 @@ class _Reinvite:
             self._endpoint.send_stateless(ack, tx.flow)
         if not self._answered.done():
             self._answered.set_result(response)
+
+
+def _timer(interval: int, refresher: str) -> list[tuple[str, str]]:
+    expires = ("Session-Expires", f"{interval};refresher={refresher}")
+    return [("Supported", "timer"), expires, ("Min-SE", str(interval))]
 
 
 def _min_se(response: Response) -> int:

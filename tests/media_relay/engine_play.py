@@ -4,15 +4,19 @@ What is drawn depends on the seed alone, so two engines that do the same send th
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from random import Random
 
+from pylibsrtp import Error, Policy, Session
+
 from media_relay.engine import Datagram, Engine, EngineLeg, GroupSpec, Inlet, Layout, LegUnreachable, Outlet
+from media_relay.engine.security import PROFILES, session
 from media_relay.sockets import open_udp
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.packet import RtpPacket
+from protocols.srtp import KEY_BYTES, Srtp
 
 HOST = "127.0.0.1"
 GROUP = "1001@play"
@@ -24,6 +28,8 @@ IDR_STARTS = (b"", SPS, STAP_WITH_SETS, STAP_WITH_SETS + b"\x00\x04\x65abc")
 SLICE_STARTS = (b"\x61", b"\x41", b"\x7c\x85", b"\x7c\x05", b"\x1c\x85", b"\x18\x00")
 STRAYS = (b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), b"\x80\xc8\x00\x06" + bytes(24), b"", b"\x80" * 2100)
 LAYOUTS: tuple[Layout, Layout] = ("octet-aligned", "bandwidth-efficient")
+UNREADABLE = "unreadable"
+"""A viewer got what its keys do not open."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,57 @@ class Coding:
 def drawn_coding(dice: Random) -> Coding:
     codec = dice.choice(["H264", "H264", "PCMU", "AMR"])
     return Coding(codec, 90_000 if codec == "H264" else 8000, dice.choice(LAYOUTS) if codec == "AMR" else "")
+
+
+def drawn_keys(dice: Random) -> Srtp:
+    profile = dice.choice(list(KEY_BYTES))
+    return Srtp(profile, dice.randbytes(KEY_BYTES[profile]))
+
+
+class Phone:
+    """A source's end of SRTP: protects what it sends, and now and then somebody replays, forges or truncates it."""
+
+    def __init__(self, sock: socket.socket, dice: Random, *, secured: bool) -> None:
+        self.sock = sock
+        self.address = Address(*sock.getsockname())
+        self.keys: Srtp | None = None
+        self._dice = dice
+        self._session: Session | None = None
+        self._recorded: list[bytes] = []
+        if secured:
+            self.rekey()
+
+    def rekey(self) -> None:
+        self.keys = drawn_keys(self._dice)
+        policy = Policy(
+            self.keys.master_key_and_salt, Policy.SSRC_ANY_OUTBOUND, srtp_profile=PROFILES[self.keys.profile]
+        )
+        policy.allow_repeat_tx = True
+        policy.window_size = 1024
+        self._session = Session(policy)
+
+    def send(self, packets: Iterable[bytes], to: Address) -> None:
+        for packet in packets:
+            for sent in self._protected(packet) if self._session is not None else [packet]:
+                self.sock.sendto(sent, to)
+
+    def _protected(self, packet: bytes) -> list[bytes]:
+        assert self._session is not None
+        dice = self._dice
+        try:
+            protected = self._session.protect(packet)
+        except Error:
+            return [packet]  # no RTP, or older than it keeps account of: what nobody protected
+        self._recorded = [*self._recorded[-200:], protected]
+        fate = dice.random()
+        if fate < 0.02:
+            return [protected, dice.choice(self._recorded)]
+        if fate < 0.04:
+            at = dice.randrange(len(protected))
+            return [protected[:at] + bytes([protected[at] ^ 1 << dice.randrange(8)]) + protected[at + 1 :], protected]
+        if fate < 0.06:
+            return [protected[: dice.randrange(len(protected))], protected]
+        return [protected]
 
 
 class Source:
@@ -130,8 +187,15 @@ class Play:
         self._views: dict[str, socket.socket] = {}
         self._outlets: dict[str, Outlet] = {}
         self._coding = drawn_coding(self.dice)
-        self._port, self._phones = self._open(), [self._open(), self._open()]
+        self._port = self._open()
+        secured = self.dice.random() < 0.3
+        self._phones = [Phone(self._open(), self.dice, secured=secured) for _ in range(2)]
         self._phone = 0
+        self._opening: dict[str, Session] = {}
+        """The viewers' ends of SRTP."""
+        self._seen: dict[str, set[bytes]] = {}
+        self._newest: dict[str, int] = {}
+        """Number of the packet each viewer got last."""
         self._source = Source(self.dice, self._coding)
         self._sets = (SPS, PPS) if self.dice.random() < 0.7 else ()
         self.engine.watch(self._port)
@@ -160,29 +224,33 @@ class Play:
         elif what < 0.87 and self._outlets:
             self._change(self.dice.choice(list(self._outlets)))
         elif what < 0.89:
-            if self.dice.random() < 0.7:
+            kind = self.dice.random()
+            if kind < 0.6:
                 self._source.jump()
+            elif kind < 0.75 and self._phones[self._phone].keys is not None:
+                self._phones[self._phone].rekey()
+                self._set_source()
             else:
                 self._phone = 1 - self._phone
                 self._set_source()
         elif what < 0.92:
             stray = self.dice.choice([*STRAYS, self.dice.randbytes(30)])
-            self._phones[self._phone].sendto(stray, self._port.getsockname())
-            self._phones[1 - self._phone].sendto(b"\x80\x60" + bytes(40), self._port.getsockname())
+            self._phones[self._phone].sock.sendto(stray, self._port.getsockname())
+            self._phones[1 - self._phone].sock.sendto(b"\x80\x60" + bytes(40), self._port.getsockname())
 
     def _send(self) -> None:
         frame = self._source.frame()
         if self.dice.random() < 0.15:
             self.engine.inject(GROUP, self._coding.medium, 0, frame, self.now)
             return
-        for packet in frame:
-            self._phones[self._phone].sendto(packet, self._port.getsockname())
+        self._phones[self._phone].send(frame, Address(*self._port.getsockname()))
 
     def _set_source(self) -> None:
-        coding, phone = self._coding, Address(*self._phones[self._phone].getsockname())
+        coding, phone = self._coding, self._phones[self._phone]
         inlet = Inlet(
-            *(coding.medium, self._port, phone, PAYLOAD_TYPE, True, coding.codec, coding.clock_rate),
+            *(coding.medium, self._port, phone.address, PAYLOAD_TYPE, True, coding.codec, coding.clock_rate),
             *(coding.layout, self._sets),
+            security=phone.keys,
         )
         self.engine.set_leg(EngineLeg(GROUP, f"source-{self._phone}", (inlet,)), self.now)
 
@@ -193,26 +261,32 @@ class Play:
             *(coding.medium, self._port, Address(*view.getsockname()), dice.randrange(96, 128), dice.randrange(2**32)),
             flow=dice.choice(["open", "open", "open", "trickle", "paused"]),
             layout=dice.choice(LAYOUTS) if coding.layout else "",
+            security=drawn_keys(dice) if dice.random() < 0.3 else None,
         )
+        self._expect(name, outlet)
         back = Inlet(coding.medium, self._port, outlet.destination, outlet.payload_type, False)
         self._outlets[name] = outlet
         self.engine.set_leg(EngineLeg(GROUP, name, (back,) if dice.random() < 0.5 else (), (outlet,)), self.now)
 
     def _change(self, name: str) -> None:
-        """Hold or resume, hang up, or ask for packets again."""
+        """Hold or resume, with other keys or another payload type, hang up, or ask for packets again."""
         dice = self.dice
         match dice.randrange(4):
             case 0 | 1:
                 outlet = replace(self._outlets[name], flow=dice.choice(["open", "paused", "trickle"]))
+                if dice.random() < 0.2:
+                    outlet = replace(outlet, payload_type=dice.randrange(96, 128))
+                if outlet.security is not None and dice.random() < 0.3:
+                    outlet = replace(outlet, security=drawn_keys(dice))
+                    self._expect(name, outlet)
                 self._outlets[name] = outlet
                 self.engine.set_leg(EngineLeg(GROUP, name, (), (outlet,)), self.now)
             case 2:
                 del self._outlets[name]
                 self.engine.remove(GROUP, name)
             case 3:
-                state = self.engine.outlet(GROUP, name, self._coding.medium)
-                assert state is not None
-                lost = [state.packets + back & 0xFFFF for back in range(-10, 5)] + [dice.randrange(65536)] * 3
+                newest = self._newest.get(name, 0) + dice.choice([0, 0, -100])
+                lost = [newest + back & 0xFFFF for back in range(-10, 5)] + [dice.randrange(65536)] * 3
                 self.did.append(("resent", self.engine.resend(GROUP, name, self._coding.medium, lost, self.now)))
 
     def _look(self) -> None:
@@ -222,7 +296,7 @@ class Play:
             self.now = max(self.now, due) + 0.0001
             self.did.append(("due", self.engine.step(self.now)))
             self._taken()
-        phones = [Address(*phone.getsockname()) for phone in self._phones]
+        phones = [phone.address for phone in self._phones]
         for event in self.engine.events():
             match event:
                 case Datagram(_, data, source):
@@ -245,9 +319,27 @@ class Play:
         for name, view in self._views.items():
             while True:
                 try:
-                    self.did.append((name, view.recv(20_000)))
+                    packet = view.recv(20_000)
                 except BlockingIOError:
                     break
+                self.did.append((name, packet))
+                self._newest[name] = int.from_bytes(packet[2:4], "big")
+                if name in self._opening:
+                    self._open_protected(name, packet)
+
+    def _expect(self, name: str, outlet: Outlet) -> None:
+        """From now on the viewer opens what it gets with these keys."""
+        if outlet.security is not None:
+            self._opening[name] = session(outlet.security, None, room=20_000)
+            self._seen[name] = set()
+
+    def _open_protected(self, name: str, packet: bytes) -> None:
+        """What does not open must be the very same packet again, as after a NACK."""
+        try:
+            self.did.append((name, "opened", self._opening[name].unprotect(packet)))
+        except Error:
+            self.did.append((name, "again" if packet in self._seen[name] else UNREADABLE))
+        self._seen[name].add(packet)
 
     def _open(self) -> socket.socket:
         opened = open_udp(Address(HOST, 0), buffer_bytes=4_000_000, dscp=0)

@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 
 import pytest
-from engine_play import Play
+from engine_play import UNREADABLE, Play
 
 from media_relay.engine import Engine
 from media_relay.engine.native import NativeEngine
@@ -39,3 +39,4 @@ def test_both_engines_send_and_tell_the_same(seeds: list[int]) -> None:
         first = next((at for at, pair in enumerate(zip(plain, native, strict=False)) if pair[0] != pair[1]), None)
         assert first is None, f"seed {seed}: plain {plain[first]!r}, native {native[first]!r}"
         assert len(plain) == len(native)
+        assert not any(isinstance(did, tuple) and did[-1] == UNREADABLE for did in plain), f"seed {seed}"

@@ -115,6 +115,8 @@ class MediaPhone(Phone):
         self.answers: dict[str, int] = {}
         """Statuses it answers requests of a method with, where not 200."""
         self.answer_headers: list[tuple[str, str]] = []
+        self.follows = False
+        """It agrees to new media addresses, offered by re-INVITE, and goes there."""
         self._unanswered: list[ServerTransaction] = []
         self._on_heard = on_heard
 
@@ -149,6 +151,11 @@ class MediaPhone(Phone):
             self._on_heard(self, request)
             if self.dead:
                 self._unanswered.append(tx)
+            elif request.method == "INVITE" and self.follows:
+                joins = b"ice-ufrag" in request.body
+                self.connect(request.body, join=joins)
+                offer = self.offer(ice=joins, version=len(self.heard) + 1)
+                self.respond(tx, 200, body=offer, content_type="application/sdp")
             else:
                 status = self.answers.get(request.method, 486 if request.method == "INVITE" else 200)
                 self.respond(tx, status, headers=self.answer_headers)

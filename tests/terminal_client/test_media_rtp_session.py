@@ -1,11 +1,14 @@
 """Two RTP sessions face to face, without a relay: reports, requests, repairs, and who is listened to."""
 
 import asyncio
+import secrets
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from protocols.join import IceLiteResponder, new_credentials
 from protocols.net import Address
 from protocols.rtp.packet import RtpPacket
 from protocols.rtp.rtcp import Fir
@@ -120,3 +123,51 @@ async def test_ipv6_works_alike() -> None:
     local = await session.open("::1")
     assert local.port % 2 == 0
     session.close()
+
+
+class LiteRelay(asyncio.DatagramProtocol):
+    """One port that answers the checks of whoever knows its credentials."""
+
+    def __init__(self) -> None:
+        self.credentials = new_credentials(secrets.token_bytes)
+        self.nominated = asyncio.Event()
+        self._responder = IceLiteResponder(self.credentials)
+
+    async def open(self) -> None:
+        made, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, local_addr=(HOST, 0))
+        self._wire: asyncio.DatagramTransport = made
+
+    @property
+    def stream(self) -> RemoteStream:
+        """Its description, as a terminal reads it."""
+        address = Address(*self._wire.get_extra_info("sockname"))
+        names = self.credentials
+        return RemoteStream(address, address, True, "H264", 97, ufrag=names.ufrag, password=names.password)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        result = self._responder.receive(data, Address(*addr), time.monotonic())
+        if result.reply is not None:
+            self._wire.sendto(result.reply, addr)
+        if result.nominated:
+            self.nominated.set()
+
+    def close(self) -> None:
+        self._wire.close()
+
+
+async def test_a_far_end_that_moves_is_joined_where_it_is_now() -> None:
+    one, two = LiteRelay(), LiteRelay()
+    await one.open()
+    await two.open()
+    here = await side()
+    here.session.connect(one.stream)
+    await here.session.join(5.0, 30.0)
+    here.session.connect(two.stream)
+    async with asyncio.timeout(5):
+        await two.nominated.wait()
+    one.nominated.clear()
+    here.session.connect(two.stream)
+    await asyncio.sleep(0.1)
+    assert not one.nominated.is_set(), "it has not moved again"
+    for each in (one, two, here.session):
+        each.close()

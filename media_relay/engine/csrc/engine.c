@@ -14,7 +14,7 @@
 
 #define READY 64
 #define ERRORS 64 /* drained at a time, so that a flood of ICMP cannot hold the relay up */
-#define BUFFER (MAX_MEDIA_BYTES + 1)
+#define BUFFER (MAX_MEDIA_BYTES + 16) /* one more than is read would do, but each is aligned */
 
 /* Sockets */
 
@@ -106,7 +106,7 @@ static void read_socket(struct engine *engine, int fd, double now)
     const struct inlet *sender = NULL;
     struct feed *feed = NULL;
     for (int i = 0; i < got; i++) {
-        const uint8_t *data = vectors[i].iov_base;
+        uint8_t *data = vectors[i].iov_base;
         size_t size = headers[i].msg_len;
         if (size > MAX_MEDIA_BYTES)
             continue;
@@ -117,10 +117,15 @@ static void read_socket(struct engine *engine, int fd, double now)
             continue;
         }
         struct leg *leg = inlet->leg;
+        size_t wire = size;
+        if (inlet->security != NULL && (size = unprotection_apply(inlet->security, data, size)) == 0) {
+            engine->past.unauthentic++;
+            continue;
+        }
         atomic_store_explicit(&leg->heard_at, now, memory_order_relaxed);
         counter_add(&leg->received, 1);
-        counter_add(&leg->octets_received, (int64_t)size);
-        if (!inlet->forward || !group_allows(leg->group, size, now))
+        counter_add(&leg->octets_received, (int64_t)wire);
+        if (!inlet->forward || !group_allows(leg->group, wire, now))
             continue;
         if (sender != inlet) {
             if (gathered > 0 && feed != NULL)

@@ -17,12 +17,14 @@ struct inlet_spec {
     int medium, encoding;
     bool forward;
     struct coding coding;
+    struct keys keys;
     struct parameter_sets sets; /* taken over where they are used; the caller clears what is left */
 };
 
 struct outlet_spec {
     int medium, encoding;
     struct outlet outlet;
+    struct keys keys;
     int64_t first, offset; /* of its numbers, if it is new */
 };
 
@@ -45,7 +47,7 @@ struct leg_state {
 };
 
 struct totals {
-    int64_t packets_in, octets_in, over_rate, cache_bytes;
+    int64_t packets_in, octets_in, over_rate, cache_bytes, unauthentic;
     struct tally sent;
 };
 

@@ -143,6 +143,7 @@ static void free_leg(struct engine *engine, struct leg *leg)
     forget_inlets(engine, leg);
     for (int i = 0; i < leg->outgoing_count; i++)
         drop_outgoing(engine, leg->outgoing[i]);
+    unprotections_free(&leg->security);
     for (struct feed *feed = group->feeds; feed != NULL; feed = feed->next)
         if (feed->source == leg)
             feed->source = NULL;
@@ -254,6 +255,11 @@ static bool set_inlets(struct engine *engine, struct leg *leg, struct inlet_spec
             .forward = spec->forward,
             .leg = leg,
         };
+        if (spec->keys.profile != IN_THE_CLEAR) {
+            inlet->security = unprotection_of(&leg->security, spec->medium, spec->encoding, &spec->keys);
+            if (inlet->security == NULL)
+                return false;
+        }
         struct inlet *known = inlet_of(engine, spec->fd, &spec->peer);
         if (known != NULL) { /* whoever names an address last has it */
             table_remove(&engine->peers, &known->link);
@@ -296,7 +302,10 @@ static struct outgoing *new_outgoing(struct leg *leg, const struct outlet_spec *
     struct outgoing *out = malloc(sizeof *out);
     if (out == NULL)
         return NULL;
-    outgoing_begin(out, &spec->outlet, feed->stream, spec->first, spec->offset);
+    if (!outgoing_begin(out, &spec->outlet, &spec->keys, feed->stream, spec->first, spec->offset)) {
+        free(out);
+        return NULL;
+    }
     out->feed = feed;
     feed->sinks[feed->sink_count++] = out;
     leg->outgoing[leg->outgoing_count++] = out;
@@ -326,7 +335,8 @@ bool engine_set_leg(struct engine *engine, uint64_t id, struct inlet_spec *inlet
     for (int i = 0; i < outlet_count; i++) {
         struct outgoing *out = known_outgoing(leg, outlets[i].medium, outlets[i].encoding);
         if (out != NULL) {
-            outgoing_change(out, &outlets[i].outlet, now, &engine->batch);
+            if (!outgoing_change(out, &outlets[i].outlet, &outlets[i].keys, now, &engine->batch))
+                return false;
         } else {
             out = new_outgoing(leg, &outlets[i]);
             if (out == NULL)

@@ -11,6 +11,7 @@ struct inlet {
     int fd, medium, encoding;
     union address peer;
     bool forward, linked;
+    struct unprotection *security; /* the leg's; NULL in the clear */
     struct leg *leg;
 };
 
@@ -22,6 +23,7 @@ struct leg {
     struct inlet *inlets;
     int inlet_count, outgoing_count;
     struct outgoing **outgoing;
+    struct unprotection *security; /* outlives the inlets it is for: what was replayed stays known */
     _Atomic double heard_at; /* negative before its first packet */
     counter received, octets_received;
     struct tally past; /* of streams that a new negotiation took away */

@@ -14,7 +14,9 @@
 #define READ_BUDGET 64            /* datagrams read from one socket before the others get their turn */
 #define MAX_MEDIA_BYTES 16384
 #define MAX_OTHER_BYTES 2048
+#ifndef MAX_EVENTS /* fuzzing makes it small, to see it full */
 #define MAX_EVENTS 8192
+#endif
 
 #define CATCH_UP_PACKETS 16
 #define CATCH_UP_LEGS 16
@@ -25,6 +27,9 @@
 #define TRICKLE_HOSTS 1024        /* such hosts a second; the others get nothing */
 #define RESEND_BURST 64.0
 #define RESEND_RATE 200.0
+
+#define SECURITY_WINDOW HISTORY   /* how far behind the newest a protected packet may be, either way */
+#define SECURITY_SSRCS 64         /* of one peer's medium under one key: each has a replay list for as long as the leg lives */
 
 #define SLICE 64                  /* viewers served before other groups get their turn */
 #define RUN_PACKETS 16            /* packets in one UDP GSO message */

@@ -180,6 +180,27 @@ static void do_set_leg(struct engine *engine, void *argument)
         engine_set_leg(engine, call->leg, call->inlets, call->inlet_count, call->outlets, call->outlet_count, call->now);
 }
 
+/* A profile and the key and salt for it. */
+static bool read_keys(int profile, const char *key, Py_ssize_t size, struct keys *keys)
+{
+    if (!within(profile, AES_CM_128_HMAC_SHA1_80, "profile"))
+        return false;
+    if (profile == IN_THE_CLEAR)
+        return true;
+    const char *missing = security_missing((enum profile)profile);
+    if (missing != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, missing);
+        return false;
+    }
+    if ((size_t)size != security_key_bytes((enum profile)profile)) {
+        PyErr_SetString(PyExc_ValueError, "the key is not as long as its profile's");
+        return false;
+    }
+    keys->profile = (enum profile)profile;
+    memcpy(keys->key_and_salt, key, (size_t)size);
+    return true;
+}
+
 static bool read_sets(PyObject *given, struct parameter_sets *sets)
 {
     Py_ssize_t count = PyTuple_Size(given);
@@ -198,11 +219,12 @@ static bool read_sets(PyObject *given, struct parameter_sets *sets)
 
 static bool read_inlet(PyObject *given, struct inlet_spec *spec)
 {
-    const char *host, *codec;
-    int port, payload_type, layout, forward;
+    const char *host, *codec, *key;
+    int port, payload_type, layout, forward, profile;
+    Py_ssize_t key_size;
     PyObject *sets;
-    if (!PyArg_ParseTuple(given, "isiiipsiiiO!", &spec->fd, &host, &port, &spec->medium, &spec->encoding, &forward, &codec,
-                          &spec->coding.clock_rate, &payload_type, &layout, &PyTuple_Type, &sets))
+    if (!PyArg_ParseTuple(given, "isiiipsiiiO!iy#", &spec->fd, &host, &port, &spec->medium, &spec->encoding, &forward, &codec,
+                          &spec->coding.clock_rate, &payload_type, &layout, &PyTuple_Type, &sets, &profile, &key, &key_size))
         return false;
     if (!read_address(host, port, &spec->peer) || !within(payload_type, 127, "payload type") ||
         !within(layout, OCTET_ALIGNED, "layout") || !within(spec->medium, 31, "medium") ||
@@ -216,17 +238,18 @@ static bool read_inlet(PyObject *given, struct inlet_spec *spec)
     spec->forward = forward;
     spec->coding.payload_type = (uint8_t)payload_type;
     spec->coding.layout = (enum layout)layout;
-    return read_sets(sets, &spec->sets);
+    return read_keys(profile, key, key_size, &spec->keys) && read_sets(sets, &spec->sets);
 }
 
 static bool read_outlet(PyObject *given, struct outlet_spec *spec)
 {
-    const char *host;
-    int port, payload_type, flow, layout;
+    const char *host, *key;
+    int port, payload_type, flow, layout, profile;
     unsigned long ssrc;
     long long first, offset;
-    if (!PyArg_ParseTuple(given, "isiiiikiiLL", &spec->outlet.fd, &host, &port, &spec->medium, &spec->encoding,
-                          &payload_type, &ssrc, &flow, &layout, &first, &offset))
+    Py_ssize_t key_size;
+    if (!PyArg_ParseTuple(given, "isiiiikiiLLiy#", &spec->outlet.fd, &host, &port, &spec->medium, &spec->encoding,
+                          &payload_type, &ssrc, &flow, &layout, &first, &offset, &profile, &key, &key_size))
         return false;
     if (!read_address(host, port, &spec->outlet.to) || !within(payload_type, 127, "payload type") ||
         !within(flow, PAUSED, "flow") || !within(layout, OCTET_ALIGNED, "layout") || !within(spec->medium, 31, "medium"))
@@ -237,7 +260,8 @@ static bool read_outlet(PyObject *given, struct outlet_spec *spec)
     spec->outlet.layout = (enum layout)layout;
     spec->first = first;
     spec->offset = offset;
-    return true;
+    spec->outlet.secured = profile != IN_THE_CLEAR;
+    return read_keys(profile, key, key_size, &spec->keys);
 }
 
 static bool read_leg(PyObject *arguments, struct leg_call *call)
@@ -270,6 +294,7 @@ static PyObject *py_set_leg(PyObject *self, PyObject *arguments)
     for (int i = 0; i < LINES; i++)
         sets_clear(&call->inlets[i].sets);
     bool good = call->good;
+    explicit_bzero(call, sizeof *call); /* it holds keys */
     PyMem_Free(call);
     if (!readable)
         return NULL;
@@ -514,9 +539,10 @@ static PyObject *py_totals(PyObject *self, PyObject *unused)
         return NULL;
     run(engine, do_totals, &call);
     const struct totals *totals = &call.of.totals;
-    return Py_BuildValue("(LLLLLLLL)", (long long)totals->packets_in, (long long)totals->octets_in,
+    return Py_BuildValue("(LLLLLLLLL)", (long long)totals->packets_in, (long long)totals->octets_in,
                          (long long)totals->sent.packets, (long long)totals->sent.octets, (long long)totals->sent.no_room,
-                         (long long)totals->over_rate, (long long)totals->sent.resent, (long long)totals->cache_bytes);
+                         (long long)totals->over_rate, (long long)totals->sent.resent, (long long)totals->cache_bytes,
+                         (long long)totals->unauthentic);
 }
 
 /* The type */
@@ -607,6 +633,18 @@ static PyType_Spec engine_type = {
     .slots = slots,
 };
 
+static PyObject *py_unable(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    int profile;
+    if (!PyArg_ParseTuple(arguments, "i", &profile) || !within(profile, AES_CM_128_HMAC_SHA1_80, "profile"))
+        return NULL;
+    const char *missing = profile != IN_THE_CLEAR ? security_missing((enum profile)profile) : NULL;
+    return Py_BuildValue("z", missing);
+}
+
+static PyMethodDef functions[] = {{"unable", py_unable, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+
 static int fill(PyObject *module)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, &engine_type, NULL);
@@ -622,6 +660,7 @@ static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "_native",
+    .m_methods = functions,
     .m_slots = module_slots,
 };
 

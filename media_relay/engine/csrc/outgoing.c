@@ -6,7 +6,18 @@
 
 #include "lane.h"
 
-void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct stream *stream, int64_t first, int64_t offset)
+/* The same keys again keep their index and list of what was sent. */
+static bool set_keys(struct outgoing *out, const struct keys *keys)
+{
+    if (!out->outlet.secured || out->protection == NULL || !protection_is(out->protection, keys, out->outlet.ssrc)) {
+        protection_free(out->protection);
+        out->protection = out->outlet.secured ? protection_new(keys, out->outlet.ssrc) : NULL;
+    }
+    return !out->outlet.secured || out->protection != NULL;
+}
+
+bool outgoing_begin(struct outgoing *out, const struct outlet *outlet, const struct keys *keys, struct stream *stream,
+                    int64_t first, int64_t offset)
 {
     *out = (struct outgoing){
         .outlet = *outlet,
@@ -17,14 +28,17 @@ void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct st
         .resends = RESEND_BURST,
         .numbers = {.first = first, .timestamp_offset = offset},
     };
+    return set_keys(out, keys);
 }
 
-static void forget_replay(struct outgoing *out)
+static void forget_squeezed(struct outgoing *out)
 {
     free(out->squeezed);
     out->squeezed = NULL;
     out->squeezed_count = 0;
 }
+
+static int fd_of(const struct outgoing *out) { return out->lane >= 0 ? out->lane : out->outlet.fd; }
 
 static void leave_lane(struct outgoing *out, struct batch *batch)
 {
@@ -37,8 +51,10 @@ static void leave_lane(struct outgoing *out, struct batch *batch)
 
 void outgoing_end(struct outgoing *out, struct batch *batch)
 {
-    forget_replay(out);
+    forget_squeezed(out);
     leave_lane(out, batch);
+    protection_free(out->protection);
+    out->protection = NULL;
 }
 
 bool outgoing_takes_lane(struct outgoing *out, struct batch *batch)
@@ -65,7 +81,7 @@ static void rewind_to(struct outgoing *out, int64_t sequence)
 {
     numbers_resume(&out->numbers, sequence);
     out->cursor = sequence;
-    forget_replay(out);
+    forget_squeezed(out);
 }
 
 static int newest_first(const void *a, const void *b)
@@ -137,16 +153,18 @@ void outgoing_start(struct outgoing *out, double now)
     }
 }
 
-void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now, struct batch *batch)
+bool outgoing_change(struct outgoing *out, const struct outlet *outlet, const struct keys *keys, double now, struct batch *batch)
 {
     bool opens = outlet->flow == OPEN && out->outlet.flow != OPEN;
     if (outlet->fd != out->outlet.fd)
         leave_lane(out, batch);
     out->outlet = *outlet;
+    bool good = set_keys(out, keys);
     if (outlet->flow == PAUSED)
         out->state = STOPPED;
     else if (opens || out->state == STOPPED)
         outgoing_start(out, now);
+    return good;
 }
 
 /* An allowance for each host, or many calls that name one victim would add up to a flood. */
@@ -179,6 +197,35 @@ static bool trickles(struct trickle *trickle, const union address *to, size_t si
     return true;
 }
 
+static void write_header(const struct outgoing *out, const struct packet *packet, int64_t number, uint8_t *rtp)
+{
+    int64_t timestamp = out->squeezed_count > 0 ? timestamp_of(out, packet->timestamp) : packet->timestamp;
+    rtp[0] = 0x80;
+    rtp[1] = (uint8_t)(packet->marker << 7 | out->outlet.payload_type);
+    put16(rtp + 2, (uint16_t)number);
+    put32(rtp + 4, (uint32_t)(timestamp + out->numbers.timestamp_offset));
+    put32(rtp + 8, out->outlet.ssrc);
+}
+
+/* Written into the batch's own memory, as every viewer's octets are others. */
+static bool put_protected(struct outgoing *out, const struct packet *packet, int64_t number, const uint8_t *payload,
+                          size_t size, struct batch *batch)
+{
+    struct outlet *outlet = &out->outlet;
+    if (out->protection == NULL)
+        return false;
+    int fd = fd_of(out);
+    if (!batch_fits(batch, fd, RTP_HEADER + size + PROTECTION_BYTES))
+        batch_send(batch);
+    uint8_t *rtp = batch_scratch(batch);
+    write_header(out, packet, number, rtp);
+    memcpy(rtp + RTP_HEADER, payload, size);
+    size_t protected = protection_apply(out->protection, number, rtp, RTP_HEADER + size);
+    if (protected > 0)
+        batch_add_scratch(batch, fd, out, &outlet->to, out->gso, protected, protected - size, packet->sequence, packet->timestamp);
+    return protected > 0;
+}
+
 /* True when the packet is in the batch; else it is left out for good. */
 static bool put_packet(struct outgoing *out, const struct packet *packet, double now, struct batch *batch, struct trickle *trickle)
 {
@@ -196,17 +243,14 @@ static bool put_packet(struct outgoing *out, const struct packet *packet, double
     int64_t number;
     if (!numbers_assign(&out->numbers, packet->sequence, &number))
         return false;
+    if (outlet->secured)
+        return put_protected(out, packet, number, payload, size, batch);
     bool copy = payload != packet->payload;
-    int fd = out->lane >= 0 ? out->lane : outlet->fd;
+    int fd = fd_of(out);
     if (!batch_fits(batch, fd, copy ? size : 0))
         batch_send(batch);
     uint8_t *rtp = batch_add(batch, fd, out, &outlet->to, out->gso, payload, size, copy, packet->sequence, packet->timestamp);
-    int64_t timestamp = out->squeezed_count > 0 ? timestamp_of(out, packet->timestamp) : packet->timestamp;
-    rtp[0] = 0x80;
-    rtp[1] = (uint8_t)(packet->marker << 7 | outlet->payload_type);
-    put16(rtp + 2, (uint16_t)number);
-    put32(rtp + 4, (uint32_t)(timestamp + out->numbers.timestamp_offset));
-    put32(rtp + 8, outlet->ssrc);
+    write_header(out, packet, number, rtp);
     return true;
 }
 
@@ -293,7 +337,7 @@ void outgoing_full(const struct message *message, int gone)
 {
     struct outgoing *out = message->owner;
     counter_add(&out->sent.packets, gone);
-    counter_add(&out->sent.octets, (int64_t)gone * (message->segment - RTP_HEADER));
+    counter_add(&out->sent.octets, (int64_t)gone * (message->segment - message->overhead));
     counter_add(&out->sent.no_room, message->packets - gone);
     out->lane_full = true;
     if (!out->failed) {

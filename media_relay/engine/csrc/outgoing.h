@@ -4,6 +4,7 @@
 #define DIALCAST_OUTGOING_H
 
 #include "counter.h"
+#include "security.h"
 #include "sender.h"
 #include "stream.h"
 
@@ -18,6 +19,7 @@ struct outlet {
     uint32_t ssrc;
     enum flow flow;
     enum layout layout;
+    bool secured; /* never sent in the clear, whatever fails */
 };
 
 /* What unproven hosts got this second. */
@@ -47,6 +49,7 @@ struct tally {
 
 struct outgoing {
     struct outlet outlet;
+    struct protection *protection; /* if secured; NULL when there was no memory for it */
     struct stream *stream; /* NULL before there is a source */
     enum outgoing_state state;
     struct numbers numbers;
@@ -65,11 +68,13 @@ struct outgoing {
     bool in_catching;
 };
 
-void outgoing_begin(struct outgoing *out, const struct outlet *outlet, struct stream *stream, int64_t first, int64_t offset);
+/* False when there is no memory to protect it with. */
+bool outgoing_begin(struct outgoing *out, const struct outlet *outlet, const struct keys *keys, struct stream *stream,
+                    int64_t first, int64_t offset);
 void outgoing_end(struct outgoing *out, struct batch *batch);
 /* (Re)starts after opening, hold or a new source's first packet: from the cached picture where there is one. */
 void outgoing_start(struct outgoing *out, double now);
-void outgoing_change(struct outgoing *out, const struct outlet *outlet, double now, struct batch *batch);
+bool outgoing_change(struct outgoing *out, const struct outlet *outlet, const struct keys *keys, double now, struct batch *batch);
 /* Puts new packets of the line into the batch, sending it whenever it is full. */
 void outgoing_deliver(struct outgoing *out, struct packet *const *packets, int count, bool has_keyframe, int64_t keyframe_at,
                       double now, struct batch *batch, struct trickle *trickle);

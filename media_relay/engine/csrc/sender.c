@@ -16,7 +16,8 @@
 bool batch_fits(const struct batch *batch, int fd, size_t copied)
 {
     return batch->packets == 0 ||
-           (fd == batch->fd && batch->packets < BATCH_PACKETS && batch->scratch_used + copied <= BATCH_SCRATCH);
+           (fd == batch->fd && batch->packets < BATCH_PACKETS &&
+            batch->scratch_used + (copied > 0 ? copied + SCRATCH_ALIGN : 0) <= BATCH_SCRATCH);
 }
 
 static struct message *run_for(struct batch *batch, const struct outgoing *owner, size_t bytes)
@@ -41,10 +42,11 @@ static void make_run(struct batch *batch, int index)
     memcpy(CMSG_DATA(control), &batch->message[index].segment, sizeof(uint16_t));
 }
 
-uint8_t *batch_add(struct batch *batch, int fd, struct outgoing *owner, union address *to, bool gso, const uint8_t *payload,
-                   size_t size, bool copy, int64_t sequence, int64_t timestamp)
+/* A packet of `bytes` octets, `overhead` of them no payload, whose octets are at `head` and `rest`. */
+static void add(struct batch *batch, int fd, struct outgoing *owner, union address *to, bool gso, struct iovec head,
+                struct iovec rest, size_t overhead, int64_t sequence, int64_t timestamp)
 {
-    size_t bytes = RTP_HEADER + size;
+    size_t bytes = head.iov_len + rest.iov_len;
     struct message *message = gso ? run_for(batch, owner, bytes) : NULL;
     int vector = 2 * batch->packets;
     batch->fd = fd;
@@ -63,22 +65,46 @@ uint8_t *batch_add(struct batch *batch, int fd, struct outgoing *owner, union ad
         *message = (struct message){
             .owner = owner,
             .segment = (uint16_t)bytes,
+            .overhead = (uint16_t)overhead,
             .sequence = sequence,
             .timestamp = timestamp,
         };
     }
-    if (copy) {
-        payload = memcpy(batch->scratch + batch->scratch_used, payload, size);
-        batch->scratch_used += size;
-    }
-    uint8_t *rtp = batch->rtp[batch->packets++];
-    batch->vector[vector] = (struct iovec){rtp, RTP_HEADER};
-    batch->vector[vector + 1] = (struct iovec){(void *)(uintptr_t)payload, size};
+    batch->packets++;
+    batch->vector[vector] = head;
+    batch->vector[vector + 1] = rest;
     batch->header[batch->messages - 1].msg_hdr.msg_iovlen += 2;
     message->packets++;
-    message->octets += (uint32_t)size;
+    message->octets += (uint32_t)(bytes - overhead);
     message->bytes += (uint32_t)bytes;
+}
+
+uint8_t *batch_add(struct batch *batch, int fd, struct outgoing *owner, union address *to, bool gso, const uint8_t *payload,
+                   size_t size, bool copy, int64_t sequence, int64_t timestamp)
+{
+    if (copy) {
+        payload = memcpy(batch_scratch(batch), payload, size);
+        batch->scratch_used += size;
+    }
+    uint8_t *rtp = batch->rtp[batch->packets];
+    struct iovec head = {rtp, RTP_HEADER}, rest = {(void *)(uintptr_t)payload, size};
+    add(batch, fd, owner, to, gso, head, rest, RTP_HEADER, sequence, timestamp);
     return rtp;
+}
+
+uint8_t *batch_scratch(struct batch *batch)
+{
+    batch->scratch_used = (batch->scratch_used + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+    return batch->scratch + batch->scratch_used;
+}
+
+void batch_add_scratch(struct batch *batch, int fd, struct outgoing *owner, union address *to, bool gso, size_t size,
+                       size_t overhead, int64_t sequence, int64_t timestamp)
+{
+    uint8_t *packet = batch_scratch(batch);
+    batch->scratch_used += size;
+    struct iovec head = {packet, RTP_HEADER}, rest = {packet + RTP_HEADER, size - RTP_HEADER};
+    add(batch, fd, owner, to, gso, head, rest, overhead, sequence, timestamp);
 }
 
 static bool gone(int error)

@@ -12,8 +12,11 @@
 #include "limits.h"
 #include "rtp.h"
 
+#ifndef BATCH_PACKETS /* and this */
 #define BATCH_PACKETS 1024
-#define BATCH_SCRATCH 65536
+#endif
+#define BATCH_SCRATCH 262144 /* holds what was repacked or encrypted; pages nobody needed are never touched */
+#define SCRATCH_ALIGN 16
 
 struct outgoing;
 
@@ -27,7 +30,7 @@ union address {
 struct message {
     struct outgoing *owner;
     int packets;
-    uint16_t segment;
+    uint16_t segment, overhead; /* of each packet, what is no payload */
     bool closed; /* a shorter packet ended the run */
     uint32_t octets, bytes;
     int64_t sequence, timestamp; /* of the first packet */
@@ -45,14 +48,18 @@ struct batch {
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(uint16_t))];
     } control[BATCH_PACKETS];
-    uint8_t scratch[BATCH_SCRATCH];
+    _Alignas(SCRATCH_ALIGN) uint8_t scratch[BATCH_SCRATCH];
 };
 
-/* True if one more packet of this socket has room, its payload copied if `copied`. */
+/* True if one more packet of this socket has room, `copied` octets of it in the scratch memory. */
 bool batch_fits(const struct batch *batch, int fd, size_t copied);
 /* Adds a packet; fill in the RTP header returned. The payload stays where it is until `batch_send`, unless `copy`. */
 uint8_t *batch_add(struct batch *batch, int fd, struct outgoing *owner, union address *to, bool gso, const uint8_t *payload,
                    size_t size, bool copy, int64_t sequence, int64_t timestamp);
+/* Where the next packet may be written as it is to go out, and the adding of it: `size` octets, `overhead` no payload. */
+uint8_t *batch_scratch(struct batch *batch);
+void batch_add_scratch(struct batch *batch, int fd, struct outgoing *owner, union address *to, bool gso, size_t size,
+                       size_t overhead, int64_t sequence, int64_t timestamp);
 /* Sends all of it, and tells each owner what became of its messages (`outgoing_sent`, `outgoing_full`). */
 void batch_send(struct batch *batch);
 
