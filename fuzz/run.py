@@ -55,7 +55,8 @@ def fuzz(target: Target, seconds: int, seed: int) -> Outcome:
         "-rss_limit_mb=1024",
         "-print_final_stats=1",
     )
-    command = [sys.executable, "-m", "fuzz.child", target.name, *options]
+    harness = [str(target.program())] if target.program else [sys.executable, "-m", "fuzz.child", target.name]
+    command = [*harness, *options]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=seconds + STARTUP)
         told, status = (done.stdout + done.stderr).decode("utf-8", "replace"), done.returncode

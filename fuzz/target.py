@@ -31,6 +31,8 @@ class Target:
     read: Callable[[bytes], None]
     seeds: Callable[[], Iterable[bytes]]
     max_bytes: int = MAX_BYTES
+    program: Callable[[], Path] | None = None
+    """Makes the libFuzzer program of a harness that is in C; `read` replays it then. Raises OSError without clang."""
 
     def check(self, data: bytes) -> None:
         """One input against all that must hold. Raises whatever is wrong."""

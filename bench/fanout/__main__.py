@@ -1,206 +1,207 @@
 """`python -m bench.fanout`: CPU time of relays for each packet delivered, beside the bare system calls, in one run.
 
 A broadcaster sends 30 frames a second of 10 packets of 1,200 bytes, each frame at once, and 50 packets of audio a
-second; viewers outside the measured processor judge what they get: a stream of their own, numbers without a gap,
-payloads as they were sent. Runs alternate between the relays, so that what else the machine does hits all alike; the
-median counts, and the ratio to `limit`, which does nothing but receive and send.
+second; viewers outside the measured processor judge what they get: one stream, numbers without a gap, the timestamps
+and payloads that were sent, and nothing of another's. Runs alternate between the relays, so that what else the machine
+does hits all alike; the median counts, and the ratio to `limit`, which does nothing but receive and send.
 """
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
+import logging
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
-from bench.fanout.relays import RELAY_CORE, RELAYS, BenchError, Places, Relay, compiled, limit
+import structlog
+
+from bench.fanout.peers import RELAYS
+from bench.fanout.peers.process import RELAY_CORE, BenchError, missing
+from bench.fanout.runs import Row, Run, Work, measured, row
+from bench.fanout.traffic import TRAFFIC
 from bench.machine import described, keep_off_core, tell
-from sipp_scenarios.ports import free_ports
+from protocols.srtp import Profile
 
-READ_ALL: Final = 100
-READ_SOME: Final = 20
-"""Viewers judged: all of up to 100, 20 of more; the kernel discards what the others get."""
-SETTLE: Final = 0.5
-PER_SECOND: Final = 30 * 10 + 50
-TICK: Final = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds from the broadcaster's send to the kernel's receipt, video of the first and of the last viewer."""
-
-    first_p50: float
-    last_p50: float
-    last_p99: float
+RULES: Final = """
+A relay that is not installed is left out with a word and does no harm to the exit status, one that cannot do the work
+is left out with a word and makes it 1. Exit status: 0 when every row is valid, 1 when one is not or is lacking, 2 when
+nothing can be measured. --srtp measures only relays that encrypt, and `limit` beside them in the clear.
+Peers: apt-get install rtpengine-daemon janus gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good;
+for --srtp libsrtp2-dev. CPU is user and system time of every process and thread of the relay, soft interrupts that its
+sending causes among it; viewers and broadcasters run elsewhere. Nothing else should run on the machine.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A relay with so many viewers: medians over the runs. It is `valid` only if every judged packet was right."""
+class Memory:
+    """What a relay holds for each leg and for each group, from rows that differ in nothing else; None: not measured."""
 
     relay: str
-    viewers: int
-    groups: int
-    cpu_us_per_packet: float
-    softirq_us_per_packet: float
-    spread: tuple[float, float]
-    """The cheapest and the dearest run, CPU microseconds."""
-    loss_pct: float
-    valid: bool
-    rewrites: bool
-    encrypts: bool
-    latency_ms: Latency
-    rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of one relay."""
-
-    cpu_us: float
-    softirq_us: float
-    loss_pct: float
-    valid: bool
-    latency: Latency
-    rss_bytes: int
-
-
-def measured(name: str, viewers: int, seconds: float, folder: Path) -> Run:
-    """Start everything, send for so long, judge."""
-    first = _free_run(2 * viewers)
-    places = Places(free_ports(), free_ports(), first, viewers)
-    judged = viewers if viewers <= READ_ALL else READ_SOME
-    command = [str(compiled("viewers", folder)), str(first), str(viewers), str(judged)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watching:
-        assert watching.stdin is not None
-        assert watching.stdout is not None
-        if watching.stdout.readline() != "ready\n":
-            raise BenchError("the viewers did not start")
-        started = (
-            limit(folder, places, (free_ports(), free_ports()))
-            if name == "limit"
-            else _relay(name).start(folder, places)
-        )
-        with started as relay:
-            ports = [relay.video, relay.audio, places.source_video, places.source_audio]
-            broadcast = [str(compiled("source", folder)), *map(str, ports), str(seconds)]
-            cpu, softirq = relay.cpu_seconds(), _softirq()
-            said = subprocess.run(broadcast, check=True, capture_output=True, text=True).stdout
-            time.sleep(SETTLE)
-            cpu, softirq = relay.cpu_seconds() - cpu, _softirq() - softirq
-            resident = relay.resident_bytes()
-        watching.stdin.close()
-        found = json.loads(watching.stdout.read())
-    sent = json.loads(said)
-    streams = found["judged"] // 2
-    wanted = streams * (sent["video"] + sent["audio"])
-    delivered = viewers * (sent["video"] + sent["audio"])
-    right = found["strange"] == found["broken"] == 0
-    own_names = found["names"] == found["judged"] if name != "limit" and _relay(name).rewrites else True
-    loss = 100 * (1 - (found["video"] + found["audio"]) / wanted)
-    latency = Latency(found["first_p50"], found["last_p50"], found["last_p99"])
-    valid = right and own_names and abs(loss) < 1e-9
-    return Run(1e6 * cpu / delivered, 1e6 * softirq / delivered, round(loss, 4), valid, latency, resident)
-
-
-def _relay(name: str) -> Relay:
-    return RELAYS[name]
-
-
-def _softirq() -> float:
-    """Seconds the relays' core spent in soft interrupts: loopback delivers there, whoever is charged."""
-    line = Path("/proc/stat").read_text().splitlines()[1 + RELAY_CORE]
-    return int(line.split()[7]) / TICK
-
-
-def _free_run(count: int) -> int:
-    """The first of so many ports in a row below the ephemeral ones; taken at random, as nobody else runs here."""
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    return max(2000, low - count - 1000 - free_ports() % 1000)
-
-
-def rows(names: Sequence[str], viewers: Sequence[int], runs: int, seconds: float, folder: Path) -> Iterator[Row]:
-    """Every row, relays in turn."""
-    for count in viewers:
-        found: dict[str, list[Run]] = {name: [] for name in names}
-        for number in range(runs):
-            for name in names:
-                tell(f"{count} viewers, run {number + 1} of {runs}: {name}")
-                found[name].append(measured(name, count, seconds, folder))
-        for name in names:
-            yield _row(name, count, found[name])
-
-
-def _row(name: str, viewers: int, runs: Sequence[Run]) -> Row:
-    costs = [run.cpu_us for run in runs]
-    middle = statistics.median
-    return Row(
-        relay=name,
-        viewers=viewers,
-        groups=1,
-        cpu_us_per_packet=round(middle(costs), 3),
-        softirq_us_per_packet=round(middle([run.softirq_us for run in runs]), 3),
-        spread=(round(min(costs), 3), round(max(costs), 3)),
-        loss_pct=max(run.loss_pct for run in runs),
-        valid=all(run.valid for run in runs),
-        rewrites=name != "limit" and _relay(name).rewrites,
-        encrypts=False,
-        latency_ms=Latency(
-            *(
-                round(middle([getattr(run.latency, field) for run in runs]), 3)
-                for field in ("first_p50", "last_p50", "last_p99")
-            )
-        ),
-        rss_bytes=int(middle([run.rss_bytes for run in runs])),
-    )
+    bytes_per_leg: int | None
+    bytes_per_group: int | None
 
 
 def main() -> int:
-    """Prints a table as the rows come; exit status 1 when a row is not valid, 2 when something is missing."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fanout", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--viewers", default="1,10,100,500,1000", help="numbers of viewers (1,10,100,500,1000)")
-    parser.add_argument("--relays", default="limit,dialcast,python", help="which (limit,dialcast,python)")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each (5)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long the broadcaster sends (5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON as well")
-    options = parser.parse_args()
-    names, viewers = options.relays.split(","), [int(number) for number in options.viewers.split(",")]
-    if unknown := {*names} - {*RELAYS, "limit"}:
-        parser.error(f"there is no {unknown.pop()}: relays are limit, {', '.join(RELAYS)}")
-    found: list[Row] = []
+    """Prints a table as the rows come."""
+    options = _options()
     machine = described()
+    wanted = {name: RELAYS[name] for name in options.relays}
+    lacking = {name: word for name in wanted if (word := missing(wanted[name])) is not None}
+    names = [name for name in wanted if name not in lacking]
+    if options.srtp:
+        names = [name for name in names if name == "limit" or RELAYS[name].encrypts]
+    for name, word in lacking.items():
+        print(f"{name} is left out: {word}", file=sys.stderr)
+    if not names:
+        print("no relay is left to measure", file=sys.stderr)
+        return 2
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     keep_off_core(RELAY_CORE)
-    print(
-        f"{'relay':<12}{'viewers':>8}{'CPU us':>9}{'softirq':>9}{'ratio':>8}{'lost %':>8}{'p50':>8}{'p99':>8}",
-        flush=True,
-    )
+    found: list[Row] = []
+    all_there = True
+    print(_HEAD, flush=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for row in rows(names, viewers, options.runs, options.seconds, Path(folder)):
-                found.append(row)
-                base = next(
-                    (r.cpu_us_per_packet for r in found if r.relay == "limit" and r.viewers == row.viewers), 0.0
-                )
-                ratio = f"{row.cpu_us_per_packet / base:>8.2f}" if base else f"{'':>8}"
-                late = f"{row.latency_ms.last_p50:>8.2f}{row.latency_ms.last_p99:>8.2f}"
-                figures = (
-                    f"{row.cpu_us_per_packet:>9.2f}{row.softirq_us_per_packet:>9.2f}{ratio}{row.loss_pct:>8.2f}{late}"
-                )
-                tell()
-                print(f"{row.relay:<12}{row.viewers:>8}{figures}{'' if row.valid else '  not valid'}", flush=True)
+            for viewers, groups in product(options.viewers, options.groups):
+                source = options.source or ("steady" if groups == 1 else "300k")
+                work = Work(viewers, groups, source, options.srtp or "", options.seconds)
+                taken = _runs(names, work, options.runs, Path(folder))
+                for name, runs in taken.items():
+                    if runs:
+                        found.append(row(name, work, runs))
+                        print(_line(found[-1], found), flush=True)
+                    all_there &= bool(runs)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
-    if options.json is not None:
-        story = {"results": [asdict(row) for row in found], "runs": options.runs, "machine": machine}
-        options.json.write_text(json.dumps(story, indent=2) + "\n")
-    return 0 if all(row.valid for row in found) else 1
+    finally:
+        if options.json is not None and found:
+            _write(options, machine, found, lacking)
+    for each in memory(found):
+        print(f"{each.relay}: {_bytes(each.bytes_per_leg)} a leg, {_bytes(each.bytes_per_group)} a group")
+    return 0 if all_there and all(each.valid for each in found) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.fanout",
+        description=(__doc__ or "").split("\n")[0],
+        epilog=RULES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    profiles = get_args(Profile)
+    parser.add_argument("--viewers", type=_numbers, default="1,10,100,500,1000", help="a group (1,10,100,500,1000)")
+    parser.add_argument("--groups", type=_numbers, default="1", help="numbers of groups, e.g. 300 with --viewers 3 (1)")
+    parser.add_argument("--relays", type=_relays, default=",".join(RELAYS), help=f"which ({','.join(RELAYS)})")
+    parser.add_argument(
+        "--source", choices=TRAFFIC, help="what broadcasters send (steady; 300k with more groups than one)"
+    )
+    parser.add_argument("--srtp", nargs="?", const=profiles[0], choices=profiles, help="viewers get SRTP (no)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each (5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long broadcasters send (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON as well")
+    return parser.parse_args()
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(number) for number in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError("at least 1")
+    return numbers
+
+
+def _relays(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := {*names} - {*RELAYS}:
+        raise argparse.ArgumentTypeError(f"there is no {unknown.pop()}: relays are {', '.join(RELAYS)}")
+    return names
+
+
+def _runs(names: Sequence[str], work: Work, runs: int, folder: Path) -> dict[str, list[Run]]:
+    """Of each relay, in turn; of one that cannot do the work none, and it is said why."""
+    found: dict[str, list[Run]] = {name: [] for name in names}
+    able = list(names)
+    for number in range(runs):
+        for name in list(able):
+            tell(f"{work.groups} x {work.viewers} viewers, {work.source}, run {number + 1} of {runs}: {name}")
+            # The floor is measured in the clear: nobody could do with less.
+            plain = Work(work.viewers, work.groups, work.source, "", work.seconds)
+            try:
+                found[name].append(measured(name, work if RELAYS[name].encrypts else plain, folder))
+            except BenchError as error:
+                tell()
+                print(f"{name} is left out with {work.groups} x {work.viewers} viewers: {error}", file=sys.stderr)
+                able.remove(name)
+                found[name] = []
+    tell()
+    return found
+
+
+_HEAD: Final = (
+    f"{'relay':<11}{'groups':>7}{'viewers':>8}  {'source':<11}{'CPU us':>8}{'spread':>15}{'softirq':>8}{'ratio':>7}"
+    f"{'lost %':>8}{'last p50':>10}{'p99 ms':>8}{'RSS MB':>8}"
+)
+
+
+def _line(this: Row, rows: Sequence[Row]) -> str:
+    alike = (each for each in rows if each.relay == "limit" and _case(each) == _case(this))
+    base = next((each.cpu_us_per_packet for each in alike), 0.0)
+    ratio = f"{this.cpu_us_per_packet / base:.2f}" if base else ""
+    late, (least, most) = this.latency_ms, this.spread
+    remarks = [
+        word
+        for word, said in (
+            ("not valid", not this.valid),
+            ("same stream to all", not this.rewrites),
+            ("encrypted", this.encrypts),
+        )
+        if said
+    ]
+    return (
+        f"{this.relay:<11}{this.groups:>7}{this.viewers:>8}  {this.source:<11}{this.cpu_us_per_packet:>8.2f}"
+        f"{f'{least:.2f}-{most:.2f}':>15}{this.softirq_us_per_packet:>8.2f}{ratio:>7}{this.loss_pct:>8.2f}"
+        f"{late.last_p50:>10.2f}{late.last_p99:>8.2f}{this.rss_bytes / 1e6:>8.1f}  {', '.join(remarks)}"
+    )
+
+
+def _case(each: Row) -> tuple[int, int, str]:
+    return each.viewers, each.groups, each.source
+
+
+def memory(rows: Sequence[Row]) -> Iterator[Memory]:
+    """By the rows that are farthest apart: in viewers of one group, and in groups of as many viewers."""
+    for relay in dict.fromkeys(each.relay for each in rows):
+        mine = sorted((each for each in rows if each.relay == relay), key=lambda each: (each.viewers, each.groups))
+        leg = group = None
+        for low, high in product(mine, mine):
+            if low.source == high.source and low.groups == high.groups and low.viewers < high.viewers:
+                leg = (high.rss_bytes - low.rss_bytes) // (high.groups * (high.viewers - low.viewers))
+        for low, high in product(mine, mine):
+            if low.source == high.source and low.viewers == high.viewers and low.groups < high.groups:
+                group = (high.rss_bytes - low.rss_bytes) // (high.groups - low.groups)
+                group -= (leg or 0) * high.viewers
+        if leg is not None or group is not None:
+            yield Memory(relay, leg, group)
+
+
+def _bytes(count: int | None) -> str:
+    return "not measured" if count is None else f"{count / 1000:,.1f} kB"
+
+
+def _write(options: argparse.Namespace, machine: dict[str, object], rows: list[Row], lacking: dict[str, str]) -> None:
+    story = {
+        "results": [asdict(each) for each in rows],
+        "memory": [asdict(each) for each in memory(rows)],
+        "left_out": lacking,
+        "runs": options.runs,
+        "seconds": options.seconds,
+        "machine": machine,
+    }
+    options.json.write_text(json.dumps(story, indent=2) + "\n")
 
 
 if __name__ == "__main__":

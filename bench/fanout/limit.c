@@ -1,15 +1,17 @@
-/* limit VIDEO_PORT AUDIO_PORT FIRST_VIEWER VIEWERS: what the kernel costs whoever sends.
+/* limit FIRST_PORT FIRST_VIEWER GROUPS VIEWERS: what the kernel costs whoever sends.
 
-   recvmmsg, then the same packets to every viewer by sendmmsg and UDP GSO. No numbers, no names, no keyframes: nothing but the
-   system calls that every relay has to make. */
+   recvmmsg, then the same packets to every viewer of the group by sendmmsg and UDP GSO. No numbers, no names, no keyframes:
+   nothing but the system calls that every relay has to make. A group takes two ports (video, audio), and so does a viewer. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/udp.h>
-#include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -38,7 +40,7 @@ static int opened(int port)
     return fd;
 }
 
-/* Packets of one size, to everybody. */
+/* Packets of one size, the last perhaps shorter, to everybody. */
 static void fan_out(int fd, struct sockaddr_in *to, int viewers, struct iovec *packets, int count)
 {
     union {
@@ -70,39 +72,50 @@ static void fan_out(int fd, struct sockaddr_in *to, int viewers, struct iovec *p
 int main(int count, char **given)
 {
     if (count < 5) {
-        fprintf(stderr, "limit VIDEO_PORT AUDIO_PORT FIRST_VIEWER VIEWERS\n");
+        fprintf(stderr, "limit FIRST_PORT FIRST_VIEWER GROUPS VIEWERS\n");
         return 2;
     }
-    int viewers = atoi(given[4]);
-    struct pollfd sockets[2] = {{opened(atoi(given[1])), POLLIN, 0}, {opened(atoi(given[2])), POLLIN, 0}};
-    struct sockaddr_in *to[2];
-    for (int medium = 0; medium < 2; medium++) {
-        to[medium] = calloc((size_t)viewers, sizeof **to);
-        for (int i = 0; i < viewers; i++) {
-            to[medium][i].sin_family = AF_INET;
-            to[medium][i].sin_port = htons((uint16_t)(atoi(given[3]) + 2 * i + medium));
-            to[medium][i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int first = atoi(given[1]), first_viewer = atoi(given[2]), groups = atoi(given[3]), viewers = atoi(given[4]);
+    int poller = epoll_create1(0);
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    struct inlet {
+        int fd;
+        struct sockaddr_in *to;
+    } *inlets = calloc((size_t)groups * 2, sizeof *inlets);
+    for (int i = 0; i < 2 * groups; i++) {
+        inlets[i] = (struct inlet){opened(first + i), calloc((size_t)viewers, sizeof *inlets->to)};
+        for (int viewer = 0; viewer < viewers; viewer++) {
+            struct sockaddr_in *to = &inlets[i].to[viewer];
+            to->sin_family = AF_INET;
+            to->sin_port = htons((uint16_t)(first_viewer + 2 * (i / 2 * viewers + viewer) + i % 2));
+            to->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         }
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &inlets[i]};
+        epoll_ctl(poller, EPOLL_CTL_ADD, inlets[i].fd, &event);
     }
     printf("ready\n");
     fflush(stdout);
     for (;;) {
-        poll(sockets, 2, -1);
-        for (int medium = 0; medium < 2; medium++) {
-            if (!(sockets[medium].revents & POLLIN))
-                continue;
+        struct epoll_event ready[64];
+        int found = epoll_wait(poller, ready, 64, -1);
+        for (int each = 0; each < found; each++) {
+            const struct inlet *inlet = ready[each].data.ptr;
             for (int i = 0; i < AT_ONCE; i++) {
                 arrived[i] = (struct iovec){buffer[i], sizeof buffer[i]};
                 in[i].msg_hdr = (struct msghdr){.msg_iov = &arrived[i], .msg_iovlen = 1};
             }
-            int got = recvmmsg(sockets[medium].fd, in, AT_ONCE, MSG_DONTWAIT, NULL);
+            int got = recvmmsg(inlet->fd, in, AT_ONCE, MSG_DONTWAIT, NULL);
             for (int i = 0; i < got;) {
                 int length = 0;
-                while (i < got && length < RUN && (length == 0 || in[i].msg_len == in[i - 1].msg_len)) {
-                    run[length] = (struct iovec){buffer[i], in[i].msg_len};
-                    length++, i++;
+                run[0].iov_len = in[i].msg_len;
+                for (bool open = true; open && i < got && length < RUN && in[i].msg_len <= run[0].iov_len; i++) {
+                    run[length++] = (struct iovec){buffer[i], in[i].msg_len};
+                    open = in[i].msg_len == run[0].iov_len; /* only the last of a message may be shorter (udp(7), UDP_SEGMENT) */
                 }
-                fan_out(sockets[medium].fd, to[medium], viewers, run, length);
+                fan_out(inlet->fd, inlet->to, viewers, run, length);
             }
         }
     }

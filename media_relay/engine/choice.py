@@ -34,7 +34,7 @@ def missing(error: ImportError) -> str:
 
 
 def main() -> None:
-    """Nothing where the native engine is there, else a line; the plain one does its work, with more of the processor."""
+    """Say nothing where the native engine is there, else one line."""
     try:
         import media_relay.engine._native  # noqa: F401, PLC0415
     except ImportError as error:

@@ -32,7 +32,7 @@ bool engine_watch(struct engine *engine, int fd)
     struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
     if (epoll_ctl(engine->epoll, EPOLL_CTL_ADD, fd, &event) < 0 && errno != EEXIST)
         return false;
-    engine->watched[fd] = (struct watched){.watched = true};
+    engine->watched[fd].watched = true; /* it may have been already, and a burst from it be going out */
     return true;
 }
 
