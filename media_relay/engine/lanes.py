@@ -12,7 +12,7 @@ import socket
 import struct
 import termios
 
-MAX_LANES = 256
+MAX_LANES = 64
 """Viewers with a socket of their own; above it what finds the shared one full is dropped."""
 LANE_SECONDS = 10.0
 """Without a full socket, after which a viewer shares again."""
