@@ -3,7 +3,7 @@
 #ifndef DIALCAST_OUTGOING_H
 #define DIALCAST_OUTGOING_H
 
-#include "security.h"
+#include "protection.h"
 #include "sender.h"
 #include "stream.h"
 
