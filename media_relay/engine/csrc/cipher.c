@@ -51,24 +51,25 @@ static void load(void)
         return;
     const struct {
         const char *name;
-        void **into;
+        void *into;
     } wanted[] = {
-        {"EVP_CIPHER_CTX_new", (void **)&lib.cipher_ctx_new},
-        {"EVP_CIPHER_CTX_free", (void **)&lib.cipher_ctx_free},
-        {"EVP_EncryptInit_ex", (void **)&lib.init},
-        {"EVP_EncryptUpdate", (void **)&lib.update},
-        {"EVP_EncryptFinal_ex", (void **)&lib.final},
-        {"EVP_CIPHER_CTX_ctrl", (void **)&lib.ctrl},
-        {"EVP_aes_128_ctr", (void **)&lib.aes_128_ctr},
-        {"EVP_aes_128_gcm", (void **)&lib.aes_128_gcm},
-        {"SHA1_Init", (void **)&lib.sha1_init},
-        {"SHA1_Update", (void **)&lib.sha1_update},
-        {"SHA1_Final", (void **)&lib.sha1_final},
+        {"EVP_CIPHER_CTX_new", &lib.cipher_ctx_new},
+        {"EVP_CIPHER_CTX_free", &lib.cipher_ctx_free},
+        {"EVP_EncryptInit_ex", &lib.init},
+        {"EVP_EncryptUpdate", &lib.update},
+        {"EVP_EncryptFinal_ex", &lib.final},
+        {"EVP_CIPHER_CTX_ctrl", &lib.ctrl},
+        {"EVP_aes_128_ctr", &lib.aes_128_ctr},
+        {"EVP_aes_128_gcm", &lib.aes_128_gcm},
+        {"SHA1_Init", &lib.sha1_init},
+        {"SHA1_Update", &lib.sha1_update},
+        {"SHA1_Final", &lib.sha1_final},
     };
     lib.loaded = true;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        *wanted[i].into = dlsym(library, wanted[i].name);
-        lib.loaded &= *wanted[i].into != NULL;
+        void *found = dlsym(library, wanted[i].name);
+        memcpy(wanted[i].into, &found, sizeof found);
+        lib.loaded &= found != NULL;
     }
 }
 

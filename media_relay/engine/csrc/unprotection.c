@@ -53,15 +53,14 @@ static void load(void)
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
         return;
-    lib.init = (__typeof__(lib.init))dlsym(library, "srtp_init");
-    lib.create = (__typeof__(lib.create))dlsym(library, "srtp_create");
-    lib.dealloc = (__typeof__(lib.dealloc))dlsym(library, "srtp_dealloc");
-    lib.unprotect = (__typeof__(lib.unprotect))dlsym(library, "srtp_unprotect");
-    lib.rtp_policy = (__typeof__(lib.rtp_policy))dlsym(library, "srtp_crypto_policy_set_from_profile_for_rtp");
-    lib.rtcp_policy = (__typeof__(lib.rtcp_policy))dlsym(library, "srtp_crypto_policy_set_from_profile_for_rtcp");
+    lib.init = dlsym(library, "srtp_init");
+    lib.create = dlsym(library, "srtp_create");
+    lib.dealloc = dlsym(library, "srtp_dealloc");
+    lib.unprotect = dlsym(library, "srtp_unprotect");
+    lib.rtp_policy = dlsym(library, "srtp_crypto_policy_set_from_profile_for_rtp");
+    lib.rtcp_policy = dlsym(library, "srtp_crypto_policy_set_from_profile_for_rtcp");
     lib.loaded = lib.init != NULL && lib.create != NULL && lib.dealloc != NULL && lib.unprotect != NULL &&
-                 lib.rtp_policy != NULL && lib.rtcp_policy != NULL &&
-                 lib.init() == srtp_err_status_ok;
+                 lib.rtp_policy != NULL && lib.rtcp_policy != NULL && lib.init() == srtp_err_status_ok;
     if (lib.loaded) { /* the library may have been built without GCM */
         srtp_t session = session_new(&(struct keys){.profile = AEAD_AES_128_GCM});
         lib.gcm = session != NULL;
