@@ -112,6 +112,10 @@ def relay(
     standby: Annotated[bool, typer.Option("--standby", hidden=True)] = False,
 ) -> None:
     """Run a media relay alone; prints the address application servers dial, with --workers those of all."""
+    if standby:
+        from dialcast.standby import wait_for_turn
+
+        supervised = wait_for_turn()
     overrides = _given({"relay.bind": bind, "relay.workers": workers, "log.level": log_level, "log.format": log_format})
     settings = loaded(config, overrides, RELAY)
     if settings.relay.workers > 1 and supervised is None:

@@ -30,11 +30,14 @@ class Server(Evented):
         bind: str = "127.0.0.1",
         config: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        workers: int | None = None,
     ) -> None:
         """`settings` overrides single keys, as SECTION.FIELD: {"relay.leg_timeout": "3"}."""
         arguments = ["up", "--bind", bind, "--sip-port", "0", "--data-dir", str(data)]
         if config is not None:
             arguments += ["--config", str(config)]
+        if workers is not None:
+            arguments += ["--workers", str(workers)]
         overrides = {"log.format": "json", **(settings or {})}
         environment = {f"DIALCAST_{key.replace('.', '__').upper()}": value for key, value in overrides.items()}
         super().__init__(*arguments, environment=environment)
@@ -61,7 +64,7 @@ class Server(Evented):
         return f"sip:{number}@{self.udp}"
 
     def part(self, name: str) -> int:
-        """The process id of the running `as` or `relay`."""
+        """The process id of the running `as` or `relay`, or of the worker `relay1`."""
         self.event("process.started", name=name)
         return int(self.all_events("process.started", name=name)[-1]["pid"])
 

@@ -3,6 +3,7 @@
 #define DIALCAST_GROUPS_H
 
 #include "engine.h"
+#include "unprotection.h"
 
 struct feed;
 

@@ -4,7 +4,7 @@
 #define DIALCAST_OUTGOING_H
 
 #include "counter.h"
-#include "security.h"
+#include "protection.h"
 #include "sender.h"
 #include "stream.h"
 
