@@ -7,12 +7,19 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
+
+SIGNALLING: Final = {"kamailio": ("kamailio", "-v"), "sipp": ("sipp", "-v")}
 
 
-def described() -> dict[str, object]:
-    """Processor, cores, kernel, load and versions; `None` for a program that is not there."""
+def described(programs: Mapping[str, Sequence[str]] = SIGNALLING) -> dict[str, object]:
+    """Processor, cores, kernel, load and versions; `None` for a program that is not there.
+
+    `programs` are the others that take part, each with the command that says its version first.
+    """
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "processor": cpu[1] if cpu else platform.machine(),
@@ -24,8 +31,7 @@ def described() -> dict[str, object]:
             "dialcast": version("dialcast"),
             "commit": _first_line("git", "describe", "--always", "--dirty"),
             "python": platform.python_version(),
-            "kamailio": _first_line("kamailio", "-v"),
-            "sipp": _first_line("sipp", "-v"),
+            **{name: _first_line(*command) for name, command in programs.items()},
         },
     }
 
@@ -48,5 +54,6 @@ def tell(doing: str = "") -> None:
 def _first_line(*command: str) -> str | None:
     if shutil.which(command[0]) is None:
         return None
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = result.stdout or result.stderr
     return next((line.strip() for line in said.splitlines() if line.strip()), "")

@@ -7,7 +7,7 @@ import time
 import structlog
 
 from media_relay.control_server import ControlServer
-from media_relay.engine.choice import new_engine
+from media_relay.engine.choice import kind_of, new_engine
 from media_relay.relay import Relay
 from protocols.control import Command, Reply
 from protocols.net import Address
@@ -40,7 +40,7 @@ class RelayServer:
         bound = await self._control.start(Address(relay.control_host, relay.control_port))
         self._loop.add_reader(self._engine.fileno(), self._ready)
         self._ticking()
-        log.info("relay.started", control=str(bound), media=relay.bind)
+        log.info("relay.started", control=str(bound), media=relay.bind, engine=kind_of(self._engine))
         return bound
 
     def reconfigure(self, config: Config) -> None:

@@ -34,6 +34,8 @@ Peers: apt-get install rtpengine-daemon janus gstreamer1.0-tools gstreamer1.0-pl
 for --srtp libsrtp2-dev. CPU is user and system time of every process and thread of the relay, soft interrupts that its
 sending causes among it; viewers and broadcasters run elsewhere. Nothing else should run on the machine.
 """
+LATE_MS: Final = 20.0
+"""From here on a row says that its broadcasters could not keep their pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Memory:
 def main() -> int:
     """Prints a table as the rows come."""
     options = _options()
-    machine = described()
+    asked = {name: (relay.program, "--version") for name, relay in RELAYS.items() if relay.program}
+    machine = described(asked)
     wanted = {name: RELAYS[name] for name in options.relays}
     lacking = {name: word for name in wanted if (word := missing(wanted[name])) is not None}
     names = [name for name in wanted if name not in lacking]
@@ -158,6 +161,7 @@ def _line(this: Row, rows: Sequence[Row]) -> str:
             ("not valid", not this.valid),
             ("same stream to all", not this.rewrites),
             ("encrypted", this.encrypts),
+            (f"sent {this.source_late_ms:.0f} ms late", this.source_late_ms > LATE_MS),
         )
         if said
     ]

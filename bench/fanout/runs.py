@@ -63,6 +63,8 @@ class Row:
     encrypts: bool
     latency_ms: Latency
     rss_bytes: int
+    source_late_ms: float
+    """How long after its time the last packet was sent, in the worst run: a busy machine paces nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Run:
     valid: bool
     latency: Latency
     rss_bytes: int
+    late_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,13 @@ def measured(name: str, work: Work, folder: Path) -> Run:
     own_names = seen["names"] == seen["judged"] or not relay.rewrites
     latency = Latency(seen["first_p50"], seen["last_p50"], seen["last_p99"])
     return Run(
-        1e6 * cpu / wanted, 1e6 * softirq / wanted, round(loss, 4), right and own_names and loss == 0, latency, resident
+        cpu_us=1e6 * cpu / wanted,
+        softirq_us=1e6 * softirq / wanted,
+        loss_pct=round(loss, 4),
+        valid=right and own_names and seen["packets"] + seen["unread"] == wanted,
+        latency=latency,
+        rss_bytes=resident,
+        late_ms=max(0.0, sent["late_ms"]),
     )
 
 
@@ -155,8 +164,8 @@ def _trace(work: Work, folder: Path) -> tuple[Path, Path] | None:
     return trace, times
 
 
-def _broadcast(running: Running, places: Places, work: Work, folder: Path) -> dict[str, int]:
-    """Sends as long as wanted; how many packets there were of each medium."""
+def _broadcast(running: Running, places: Places, work: Work, folder: Path) -> dict[str, Any]:
+    """Sends as long as wanted; how many packets there were of each medium, and how late the last was."""
     traffic = TRAFFIC[work.source]
     numbers = (work.seconds, traffic.frames, traffic.packets, traffic.bytes)
     command = [str(compiled("source", folder)), *map(str, numbers)]
@@ -206,4 +215,5 @@ def row(name: str, work: Work, runs: Sequence[Run]) -> Row:
             )
         ),
         rss_bytes=int(middle(run.rss_bytes for run in runs)),
+        source_late_ms=max(run.late_ms for run in runs),
     )

@@ -27,6 +27,11 @@ def new_engine(wanted: Literal["auto", "native", "plain"]) -> Engine:
     return NativeEngine()
 
 
+def kind_of(engine: Engine) -> Literal["native", "plain"]:
+    """Which one this is, for operators."""
+    return "plain" if isinstance(engine, PlainEngine) else "native"
+
+
 def missing(error: ImportError) -> str:
     """Why there is no native engine, and what to do about it."""
     why = "was not built" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"

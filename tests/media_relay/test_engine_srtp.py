@@ -171,6 +171,21 @@ def test_numbers_roll_over_twice_on_both_sides_with_late_and_replayed_packets(
         edge = (number + 5) // 65536 * 65536 + 65533  # the late one comes on the other side of the roll-over
         number = edge if number < edge <= number + 2500 else number + 2500
     assert broadcast.payloads("v", viewer) == expected
+    broadcast.set_viewer("v", keys(profile, 3))
+    broadcast.send(sender.protect(rtp(number, b"new keys count from the start")))
+    assert broadcast.payloads("v", session(keys(profile, 3), None)) == [b"new keys count from the start"]
+
+
+def test_a_packet_comes_as_late_as_the_history_reaches(broadcast: Broadcast, profile: Profile) -> None:
+    """A broadcaster's answer to our NACK, say."""
+    broadcast.set_source(keys(profile, 1))
+    broadcast.set_viewer("v", keys(profile, 2))
+    sender, viewer = Sender(keys(profile, 1)), session(keys(profile, 2), None)
+    packets = [sender.protect(rtp(number, b"%d" % number)) for number in range(902)]
+    late = packets.pop(1)
+    broadcast.send(*packets, late)
+    assert broadcast.payloads("v", viewer) == [b"0", *(b"%d" % number for number in range(2, 902)), b"1"]
+    assert broadcast.unauthentic == 0
 
 
 def test_what_a_viewer_missed_goes_out_again_as_the_very_same_packet(broadcast: Broadcast, profile: Profile) -> None:

@@ -109,8 +109,9 @@ def test_without_a_compiler_the_plain_engine_forwards(without_compiler: Path, tm
         assert ready is not None, said
         payload = asyncio.run(asyncio.wait_for(forwarded(int(ready[1])), 20))
     assert payload == b"one packet"
-    told = [json.loads(line) for line in said if '"relay.plain_engine"' in line]
-    assert REMEDY in told[0]["reason"]
+    told = {event["event"]: event for event in map(json.loads, said)}
+    assert REMEDY in told["relay.plain_engine"]["reason"]
+    assert told["relay.started"]["engine"] == "plain"
 
 
 def test_whoever_insists_on_the_native_engine_is_told_what_to_install(without_compiler: Path, tmp_path: Path) -> None:

@@ -46,10 +46,8 @@ def test_a_killed_server_comes_back_with_its_calls_while_media_flows_on(
     viewer = enter(watching(tmp_path, server, "1002", "1001"))
     before = viewer.pictures()
     killed = server.kill_part("as")
-    at = time.monotonic()
-    server.restarted("as", killed, within=5)
-    live = server.wait("its broadcast again", 5, lambda: live_now(server.data))
-    assert time.monotonic() - at < 5
+    server.restarted("as", killed)
+    live = server.wait("its broadcast again", BACK_WITHIN, lambda: live_now(server.data))
     assert (live["number"], live["viewers"], live["forwarded"]) == ("1001", ["1002"], True)
     assert viewer.more_pictures_than(before + 30), "the picture never stopped"
     assert ask(server.data, {"command": "stop", "number": "1001", "reason": "Enough"})["ok"]

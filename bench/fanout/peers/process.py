@@ -110,7 +110,7 @@ class Relay:
 
 def compiled(name: str, folder: Path, *more: str) -> Path:
     """A program of the benchmark, compiled into this folder unless it is there."""
-    program, source = folder / name, Path(__file__).parents[1] / f"{name}.c"
+    program, source = folder / "".join([name, *more]), Path(__file__).parents[1] / f"{name}.c"
     if not program.exists():
         command = ["cc", "-std=gnu11", "-O2", "-o", str(program), str(source), *more]
         try:
