@@ -12,8 +12,9 @@ import socket
 import struct
 import termios
 
-MAX_LANES = 64
-"""Viewers with a socket of their own; above it what finds the shared one full is dropped."""
+MAX_LANES = 1024
+"""Viewers with a socket of their own: a group's worth, each a descriptor. Above it what finds the shared one full is
+dropped."""
 LANE_SECONDS = 10.0
 """Without a full socket, after which a viewer shares again."""
 _ATTACH_REUSEPORT_CBPF = 51

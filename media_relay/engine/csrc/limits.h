@@ -35,7 +35,7 @@
 #define RUN_PACKETS 16            /* packets in one UDP GSO message */
 #define GSO_SEGMENT 1452          /* larger packets may exceed a path's MTU: they are sent one by one */
 #define RUN_BYTES 65000
-#define MAX_LANES 64              /* viewers with a socket of their own, as the shared one was full */
+#define MAX_LANES 1024           /* viewers with a socket of their own, as the shared one was full */
 #define LANE_SECONDS 10.0         /* without a full socket, after which they share again */
 #define SEND_ATTEMPTS 3           /* an ICMP error pending on a shared socket is of some other peer, and reported once */
 
