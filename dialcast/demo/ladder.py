@@ -187,6 +187,11 @@ def _server_arrows(server: list[Event], owners: dict[str, str]) -> Iterator[Arro
                 yield Arrow(at, RELAY, AS, f"{event['message']} ok", _CONTROL[event["message"]][1])
             case "control.received" if event["message"] in _REPORTS:
                 yield Arrow(at, RELAY, AS, event["message"], _REPORTS[event["message"]])
+            case "relay.down":
+                yield Arrow(at, AS, AS, "relay gone", "the control link broke; it is dialled ten times a second")
+            case "broadcast.reopened":
+                number = event["channel"].partition("@")[0]
+                yield Arrow(at, AS, AS, "broadcast opened again", f"{number} and its viewers are as they were")
             case "broadcast.forwarded":
                 number = event["channel"].partition("@")[0]
                 yield Arrow(at, AS, AS, FORWARDED, f"calls to {number} go to {event['target']} now")

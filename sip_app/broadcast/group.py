@@ -78,6 +78,8 @@ class LiveGroup:
     """True while another call of the broadcaster takes over."""
     reopening: asyncio.Task[None] | None = None
     """Set from when its relay came back without it until all legs are there again."""
+    reopened: tuple[float, int] = 0.0, 0
+    """When that began last, on the monotonic clock, and how often in a row."""
 
     @property
     def number(self) -> str:

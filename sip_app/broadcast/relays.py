@@ -72,7 +72,7 @@ class RelayPool:
             return reply
         finally:
             if isinstance(command, CloseGroup) or (isinstance(command, OpenAnnouncement) and not answered):
-                self._homes.pop(group, None)
+                self.forget(group)
 
     def heard(self, event: Event) -> None:
         """What a relay reports."""
@@ -80,7 +80,7 @@ class RelayPool:
             self.legs.placed(event)
 
     def forget(self, group: GroupKey) -> None:
-        """Another server holds the group now."""
+        """The group is over, or another server's."""
         self._homes.pop(group, None)
         self.legs.forget(group)
 

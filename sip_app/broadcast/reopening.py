@@ -20,6 +20,13 @@ from sip_app.calls.incoming import Dialog
 IN_FLIGHT = 32
 """Commands a relay is given at once when all its groups are opened again: each must be answered in time."""
 
+AGAIN = 1.0
+"""Seconds until a relay that stands, but did not answer in time, is asked once more."""
+IN_A_ROW = 5
+"""Deaths of its relay a broadcast outlives that come within `QUIET` of each other: it may be what kills it, and the
+others there shall live."""
+QUIET = 60.0
+
 log = structlog.get_logger()
 
 
@@ -27,6 +34,12 @@ def reopen(service: Broadcasting, group: LiveGroup, slots: asyncio.Semaphore) ->
     """Begin to open a group again on the relay that had it; `slots` bounds the commands of all of them."""
     if group.reopening is not None:
         group.reopening.cancel()  # the relay died again meanwhile
+    now, (before, times) = time.monotonic(), group.reopened
+    group.reopened = now, times + 1 if now - before < QUIET else 1
+    if group.reopened[1] > IN_A_ROW:
+        log.warning("broadcast.not_reopened", channel=group.channel, error="its relay dies again and again")
+        service.spawn(conclude(service, group, RELAY_LOST))
+        return
     group.reopening = service.spawn(_reopen(service, group, slots))
 
 
@@ -37,7 +50,8 @@ class _StaysAwayError(Exception):
 async def _reopen(service: Broadcasting, group: LiveGroup, slots: asyncio.Semaphore) -> None:
     began = time.monotonic()
     try:
-        legs = await _open_again(service, group, slots)
+        while (legs := await _tried(service, group, slots)) is None:  # noqa: ASYNC110 - each look is a new attempt
+            await asyncio.sleep(AGAIN)
     except RelayUnavailable as error:
         # It is gone again: when it is back all this begins anew, if it stays away the broadcast ends.
         log.warning("broadcast.not_reopened", channel=group.channel, error=str(error))
@@ -48,6 +62,17 @@ async def _reopen(service: Broadcasting, group: LiveGroup, slots: asyncio.Semaph
         group.reopening = None
         seconds = round(time.monotonic() - began, 3)
         log.info("broadcast.reopened", channel=group.channel, epoch=group.epoch, legs=legs, seconds=seconds)
+
+
+async def _tried(service: Broadcasting, group: LiveGroup, slots: asyncio.Semaphore) -> int | None:
+    """What `_open_again` gives; None while the relay stands but has too much to do."""
+    try:
+        return await _open_again(service, group, slots)
+    except RelayUnavailable:
+        link = service.link.home((group.channel, group.epoch))
+        if link is None or not link.up:
+            raise
+        return None
 
 
 async def _open_again(service: Broadcasting, group: LiveGroup, slots: asyncio.Semaphore) -> int:
@@ -63,6 +88,8 @@ async def _open_again(service: Broadcasting, group: LiveGroup, slots: asyncio.Se
         if group.over():
             return 0
         info = await service.link.call(OpenGroup(*key, source.again), LegInfo)
+    for unknown in [viewer for leg_id, viewer in group.viewers.items() if leg_id not in legs]:
+        service.spawn(end_viewer(service, group, unknown, RELAY_LOST))  # came before this server was restarted
     viewers = [leg_id for leg_id, held in legs.items() if not held.source]
     await asyncio.gather(
         _broadcaster_again(service, group, info), *(_viewer_again(service, group, leg_id, slots) for leg_id in viewers)

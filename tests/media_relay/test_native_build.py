@@ -163,3 +163,12 @@ async def forwarded(control: int) -> bytes:
             await asyncio.wait([waiting], timeout=0.1)
     await link.stop()
     return bytes(RtpPacket.parse(waiting.result()).payload)
+
+
+def test_a_descriptor_that_cannot_be_watched_is_named_by_the_kernel_s_own_error(tmp_path: Path) -> None:
+    """The call fails on the engine's thread, whose errno is not ours."""
+    native = pytest.importorskip("media_relay.engine._native")
+    engine = native.Engine(threaded=True)
+    with (tmp_path / "file").open("w") as file, pytest.raises(PermissionError):
+        engine.watch(file.fileno())
+    engine.close()

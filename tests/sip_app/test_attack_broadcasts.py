@@ -85,6 +85,9 @@ class FakeLink:
     def relay_of(self, group: object) -> str:
         return "relay"
 
+    def heard(self, event: object) -> None:
+        """Nothing it would have to remember."""
+
     def __init__(self) -> None:
         self.commands: list[Command] = []
 

@@ -5,11 +5,16 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 from broadcast_world import CHANNEL, BroadcastWorld, MediaPhone, broadcasting, until, version
 from ua import Call
 
+from protocols.control import AddViewer, Command
 from protocols.sdp import parse
+from sip_app.broadcast import reopening
+from sip_app.broadcast.relay_link import RelayUnavailable
 
 RELAY_LOST = 'Q.850;cause=41;text="Media relay lost"'
 
@@ -251,5 +256,65 @@ def test_a_relay_that_dies_again_while_groups_are_opened_loses_none(tmp_path: Pa
             await until(lambda: legs_on(world) == 7)
             await picture(phone, *viewers)
             assert undisturbed(phone, *viewers)
+
+    asyncio.run(scenario())
+
+
+def test_a_viewer_from_before_a_restart_of_the_server_is_told_that_his_relay_is_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, orphan_grace=60) as world:
+            phone, _ = await world.broadcaster()
+            old, _ = await world.viewer("1002")
+            await world.kill_server()
+            await world.start_server()
+            phone.dead = True  # it is dead, and calls again
+            again = await world.phone("1001")
+            await again.go_live()
+            new, _ = await world.viewer("1003")
+            await reborn(world)
+            assert await old.ended() == RELAY_LOST
+            await picture(again, new)
+            assert undisturbed(again, new)
+
+    asyncio.run(scenario())
+
+
+def test_a_broadcast_whose_relay_dies_again_and_again_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reopening, "IN_A_ROW", 2)
+
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, orphan_grace=60) as world:
+            phone, _ = await world.broadcaster()
+            for _ in range(2):
+                await reborn(world)
+                await until(lambda: legs_on(world) == 1 and world.group.reopening is None)
+                assert undisturbed(phone)
+            await reborn(world)
+            assert await phone.ended() == RELAY_LOST
+
+    asyncio.run(scenario())
+
+
+def test_a_relay_that_stands_but_is_busy_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reopening, "AGAIN", 0.01)
+
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, orphan_grace=60) as world:
+            phone, _ = await world.broadcaster()
+            viewer, _ = await world.viewer("1002")
+            call, refused = world.link.call, []
+
+            async def late(command: Command, kind: type[Any]) -> Any:
+                if isinstance(command, AddViewer) and not refused:
+                    refused.append(command)
+                    raise RelayUnavailable("no answer in time")
+                return await call(command, kind)
+
+            monkeypatch.setattr(world.link, "call", late)
+            await reborn(world)
+            await until(lambda: legs_on(world) == 2 and world.group.reopening is None)
+            assert refused
+            await picture(phone, viewer)
+            assert undisturbed(phone, viewer)
 
     asyncio.run(scenario())

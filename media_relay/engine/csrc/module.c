@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <arpa/inet.h>
+#include <errno.h>
 #include <string.h>
 #include <structmember.h>
 
@@ -62,12 +63,14 @@ static bool within(long value, long most, const char *what)
 struct fd_call {
     int fd;
     bool good;
+    int error; /* errno is its thread's */
 };
 
 static void do_watch(struct engine *engine, void *argument)
 {
     struct fd_call *call = argument;
     call->good = engine_watch(engine, call->fd);
+    call->error = errno;
 }
 
 static void do_unwatch(struct engine *engine, void *argument) { engine_unwatch(engine, ((struct fd_call *)argument)->fd); }
@@ -79,6 +82,7 @@ static PyObject *py_watch(PyObject *self, PyObject *arguments)
     if (engine == NULL || !PyArg_ParseTuple(arguments, "i", &call.fd) || !within(call.fd, 1 << 20, "descriptor"))
         return NULL;
     run(engine, do_watch, &call);
+    errno = call.error;
     if (!call.good)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
