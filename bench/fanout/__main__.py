@@ -111,10 +111,9 @@ def _options() -> argparse.Namespace:
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = [int(number) for number in text.split(",")]
-    if min(numbers) < 1:
-        raise ValueError("at least 1")
-    return numbers
+    if not all(number.isdecimal() and int(number) for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0")
+    return [int(number) for number in text.split(",")]
 
 
 def _relays(text: str) -> list[str]:
