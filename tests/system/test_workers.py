@@ -5,11 +5,11 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from evented import Evented
@@ -18,8 +18,6 @@ from server import Server, account
 
 from sipp_scenarios.calls import Call
 
-T = TypeVar("T")
-Enter = Callable[[AbstractContextManager[T]], T]
 BACK_WITHIN = 15.0
 """Seconds within which a broadcast must be back on the busiest machine; one that has a core to spare needs 1."""
 LISTEN = 4.0
@@ -132,10 +130,8 @@ def test_media_whose_ports_were_taken_moves_by_reinvite(server: Server, stack: E
     os.kill(server.process.pid, signal.SIGSTOP)  # the supervisor: nobody is started until all ports are taken
     try:
         killed = server.kill_part(worker)
-        taken = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in before]
-        server.wait("the end of the relay", 5, lambda: not media_ports_of_dead(killed) or None)
-        for sock, port in zip(taken, before, strict=True):
-            sock.bind(("127.0.0.1", port))
+        for port in before:
+            stack.enter_context(server.wait(f"port {port}, which the dead relay lets go", 5, partial(taken, port)))
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
     new = server.restarted(worker, killed)
@@ -148,12 +144,15 @@ def test_media_whose_ports_were_taken_moves_by_reinvite(server: Server, stack: E
     assert not viewer.all_events("phone.ended") and not broadcaster.all_events("phone.ended")
 
 
-def media_ports_of_dead(process: int) -> bool:
-    """True while a killed process still holds its sockets."""
+def taken(port: int) -> socket.socket | None:
+    """A socket on this port, once nobody has it."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        return bool(media_ports(process))
+        sock.bind(("127.0.0.1", port))
     except OSError:
-        return False
+        sock.close()
+        return None
+    return sock
 
 
 def test_relay_workers_alone_are_named_in_one_line_and_come_back_on_their_ports() -> None:
