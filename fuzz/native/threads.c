@@ -92,6 +92,15 @@ static void ask(struct engine *on, void *argument)
     engine_source(on, group, 1, &from);
 }
 
+/* Not on the engine's thread, but on the caller's, while packets go out. */
+static void look(struct engine *on, void *argument)
+{
+    struct viewer *viewer = argument;
+    struct leg_state leg;
+    struct outlet_state outlet;
+    viewer->good = engine_leg(on, viewer->leg, &leg) && engine_outlet(on, viewer->leg, 1, &outlet);
+}
+
 static void inject(struct engine *on, void *argument)
 {
     (void)argument;
@@ -158,6 +167,7 @@ static void *control(void *number)
         if (viewer->leg == 0)
             engine_run(engine, add_viewer, viewer);
         engine_run(engine, turn % 97 < VIEWERS ? set_viewer : works[turn / VIEWERS % 8], viewer);
+        engine_look(engine, look, viewer);
         if (turn % 211 == 0) {
             engine_run(engine, remove_viewer, viewer);
             viewer->leg = 0;
