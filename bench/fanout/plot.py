@@ -156,9 +156,8 @@ def _axis(low: float, high: float, begin: float, end: float) -> Callable[[float]
 
 
 def _number(version: str) -> str:
-    """The number in what a program says of its version."""
-    found = re.search(r"\d+\.[\w.+~-]*", version)
-    return found[0] if found else version
+    """The number in what a program says of its version; a program's name may have one too, before it."""
+    return next(reversed(re.findall(r"\d+\.[\w.+~-]*", version)), version)
 
 
 def main() -> int:
