@@ -48,6 +48,9 @@ def _datagrams() -> Iterable[bytes]:
     stun = bytes.fromhex("000100002112a442") + bytes(12)
     others = [stun, b"\x16\xfe\xfd" + bytes(20), b"\x40\0\0\4" + bytes(4), b"\x81\xc9\0\7" + bytes(28), b"", b"\0\0"]
     yield bytes([11]) + b"".join(_datagram(peer, data) for peer in (0, 1) for data in others)
+    edges = [(first, second) for first in (127, 128, 191, 192) for second in (191, 192, 223, 224)]
+    for size in (11, 12):
+        yield bytes([15]) + b"".join(_datagram(0, bytes(edge) + bytes(size - 2)) for edge in edges)
     yield bytes([5]) + b"".join(_datagram(0, _rtp(number, b"\x65" + bytes(50))) for number in range(6))
     yield bytes([1]) + _datagram(0, _rtp(0, bytes(16372))) + _datagram(1, _rtp(0, bytes(2040)))
 
