@@ -91,7 +91,7 @@ def list_live(
             row["state"],
             f"{minutes}:{seconds:02}",
             watching,
-            " ".join(row["media"]),
+            "no media" if row.get("unheard") else " ".join(row["media"]),
             forwarded if viewers is not None else "?",
             printable(row["as_id"]),
         )

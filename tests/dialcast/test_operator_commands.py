@@ -86,6 +86,12 @@ def test_the_list_of_broadcasts_fits_80_columns(tmp_path: Path) -> None:
     assert "to 8888" in shown
 
 
+def test_a_broadcast_of_which_nothing_is_heard_is_marked(tmp_path: Path) -> None:
+    with answering(tmp_path, {"ok": True, "broadcasts": [LIVE | {"unheard": True}]}):
+        shown = CliRunner().invoke(app, ["live", "list", "--data-dir", str(tmp_path)], env={"COLUMNS": "80"}).stdout
+    assert "no media" in shown.splitlines()[1]
+
+
 def test_the_end_of_a_call_stands_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     view = CallRecord("r", "view", "1001@x", "1002@x", "8888@x", 1.7e9, 1.7e9, "as-1", "relay-1")
     view = replace(view, octets_in=123_400_000, octets_out=500_100_000, lost=1234)
