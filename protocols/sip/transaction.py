@@ -200,11 +200,11 @@ class TransactionLayer:
         never asked, as his address was forged, is not sent it eleven times (RFC 3261 section 26.3.2.4)."""
         self._feed(tx, "send once" if tx.kind == "invite server" else "send failure", now, response)
 
-    def send_stateless(self, message: Request | Response, flow: Flow) -> None:
-        """Send without a transaction: an ACK (it gets a Via of ours), or a response for a request refused unread."""
+    def send_stateless(self, message: Request | Response | bytes, flow: Flow) -> None:
+        """Send without a transaction: an ACK (it gets a Via of ours), or a response, as it is or made before."""
         if isinstance(message, Request):
             message = self._with_via(message, flow, MAGIC_COOKIE + secrets.token_hex(8))
-        self._out.append((message.serialise(), flow))
+        self._out.append((message if isinstance(message, bytes) else message.serialise(), flow))
 
     def cancel(self, tx: ClientTransaction, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Cancel an INVITE we sent (RFC 3261 section 9.1): at once if it rings, at its first 1xx if not yet.

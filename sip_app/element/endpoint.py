@@ -225,7 +225,7 @@ class SipEndpoint:
         self._layer.cancel(tx, self.loop.time(), headers)
         self.pump()
 
-    def send_stateless(self, message: Request | Response, flow: Flow) -> None:
+    def send_stateless(self, message: Request | Response | bytes, flow: Flow) -> None:
         """Send an ACK, or an answer to what could not be read."""
         self._layer.send_stateless(message, flow)
         self.pump()
