@@ -99,7 +99,7 @@ def line_of(
     number = number or defaults.number
     if number is None:
         raise usage("which number is yours? --number 1001, DIALCAST_NUMBER or terminal.number")
-    address = _resolved(server or defaults.server)
+    address = _resolved(server or defaults.server or "")
     if password is None and password_file is not None:
         try:
             password = password_file.read_text().split("\n", 1)[0].strip()
