@@ -39,6 +39,8 @@ class Part:
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     reloaded: asyncio.Event = field(default_factory=asyncio.Event)
+    ahead: bool = False
+    """It has read its configuration again already, by hand."""
     started_at: float = 0.0
 
     async def start(self) -> None:
@@ -61,15 +63,17 @@ class Part:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             if line.strip() == RELOADED.encode():
+                self.ahead = True
                 self.reloaded.set()
             elif not self.ready.done():
                 self.ready.set_result(line.decode().strip())
         return await self.process.wait()
 
     def reload(self) -> None:
-        """SIGHUP, if it runs."""
-        if self.process is not None and self.process.returncode is None:
+        """SIGHUP, if it runs and has not reloaded by itself."""
+        if self.process is not None and self.process.returncode is None and not self.ahead:
             self.process.send_signal(signal.SIGHUP)
+        self.ahead = False
 
     async def stop(self) -> None:
         """SIGTERM, then after patience SIGKILL."""
@@ -101,7 +105,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_all)
         following = asyncio.create_task(self._reloader.follow(self._hung_up))
         keepers: list[asyncio.Task[int]] = []
         try:
@@ -127,6 +131,11 @@ class Supervisor:
             await self._relay.stop()
             for keeper in keepers:
                 keeper.cancel()
+
+    def _reload_all(self) -> None:
+        """The file may be another by now than the one a part has read by itself."""
+        self._as.ahead = False
+        self._hung_up.set()
 
     async def _pass_on(self, config: Config) -> None:
         """The file is good: the parts read it too, each what concerns it."""
