@@ -37,13 +37,19 @@ tools:
 # First, or the engine would be built only the next time.
 test: tools
 
-# What runs in one process shares the cores; what measures pictures and whole servers has them for itself.
-ALONE := tests/system tests/terminal_client
+# What computes keeps both cores busy, three at once because the phones of SIPp mostly wait; what measures pictures runs
+# two at once, a core for each; what measures how soon things happen runs alone. Ports are no worry: sipp_scenarios/ports.py.
+ALONE := tests/system/test_faults.py tests/terminal_client/test_media_session.py
+IN_PAIRS := $(addprefix tests/system/test_,buddies.py cluster.py operations.py private_broadcast.py \
+	secure_transports.py sipp_broadcast.py spoken_calls.py stock_phones.py texts.py workers.py) \
+	$(wildcard tests/terminal_client/test_media_[bpr]*.py tests/terminal_client/test_phone*.py) \
+	tests/terminal_client/test_rehearsal.py
 test: install tools
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 else
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore %)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ALONE:%=--ignore %) $(IN_PAIRS:%=--ignore %)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(IN_PAIRS)
 	$(BIN)/python -m pytest $(ALONE)
 endif
 

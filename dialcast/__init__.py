@@ -5,3 +5,13 @@ configuration, `phone_command` the softphone's; `interrupts` Ctrl-C while it loa
 a relay as one process; `supervisor` both together (`dialcast up`); `live` the operator's commands; `logs` structured
 events; `demo` and `judge` the demonstration.
 """
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def version_here() -> str:
+    """Ours, as installed."""
+    try:
+        return version("dialcast")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from dialcast import version_here
 from dialcast.configured import ConfigFile, Overrides, loaded
 from dialcast.interrupts import interruptible
 from dialcast.lazy_commands import LazyCommands
@@ -26,6 +27,23 @@ app = typer.Typer(
     epilog="Try: dialcast demo. Or: dialcast up, then dialcast phone broadcast --help.",
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dialcast {version_here()}")
+        raise typer.Exit
+
+
+@app.callback()
+def dialcast(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What holds for every command; the help is the app's."""
+
+
 Supervised = Annotated[str | None, typer.Option(metavar="NAME", hidden=True)]
 """Given by the supervisor: what the part is called in its log."""
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Relay processes; one a core is enough.")]
@@ -35,9 +53,12 @@ Bind = Annotated[
 SipPort = Annotated[int | None, typer.Option(metavar="PORT", help="SIP port, UDP and TCP; 0 takes a free one.")]
 DataDir = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Directory of database and control socket.")]
 LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"] | None, typer.Option(help="What is logged, and what is worse.")
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option(metavar="[debug|info|warning|error]", help="What is logged, and what is worse."),
 ]
-LogFormat = Annotated[Literal["console", "json"] | None, typer.Option(help="How it is logged.")]
+LogFormat = Annotated[
+    Literal["console", "json"] | None, typer.Option(metavar="[console|json]", help="How it is logged.")
+]
 
 
 def _given(options: Mapping[str, object | None]) -> Overrides:

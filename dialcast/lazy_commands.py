@@ -9,6 +9,8 @@ from typer.main import get_command
 
 from dialcast.interrupts import interruptible
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's UsageError, wherever this version of typer keeps it."""
 PARTS: dict[str, tuple[str, str, str]] = {
     "reload": ("dialcast.live", "reload", "Have the server here read its configuration again."),
     "blocks": ("dialcast.live", "blocks", "List the blocked addresses and accounts; lift a block."),
@@ -24,6 +26,14 @@ PARTS: dict[str, tuple[str, str, str]] = {
 
 class LazyCommands(TyperGroup):
     """The commands registered with typer, and then `PARTS`."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; a mistake in its options is told in our words and typer's, without pydantic's."""
+        try:
+            return super().invoke(ctx)
+        except USAGE_ERROR as error:
+            vars(error)["message"] = str(vars(error)["message"]).removeprefix("Value error, ")
+            raise
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's Context is Click's
         """Every name, in the order of the help."""

@@ -91,7 +91,7 @@ def list_live(
             row["state"],
             f"{minutes}:{seconds:02}",
             watching,
-            " ".join(row["media"]),
+            "no media" if row.get("unheard") else " ".join(row["media"]),
             forwarded if viewers is not None else "?",
             printable(row["as_id"]),
         )
@@ -112,7 +112,7 @@ def reload(config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
 def blocks(
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
-    lift: Annotated[str, typer.Option(help="End the block of this address or account.")] = "",
+    lift: Annotated[str, typer.Option(metavar="ADDRESS", help="End the block of this address or account.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
 ) -> None:
     """List the addresses and accounts that are blocked, and why; or lift one block."""
@@ -133,8 +133,8 @@ def blocks(
 
 @live_app.command("stop", short_help="Stop a broadcast; everybody's call ends.")
 def stop_live(
-    number: Annotated[str, typer.Argument(help="The broadcaster's number.")],
-    reason: Annotated[str, typer.Option(help="What the broadcaster and the viewers are told.")] = "",
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The broadcaster's number.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="What the broadcaster and the viewers are told.")] = "",
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:

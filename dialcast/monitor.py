@@ -6,19 +6,20 @@ loop a few milliseconds. A port that is taken is no reason not to serve calls: t
 
 import asyncio
 import json
+import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
 from prometheus_client import REGISTRY, Gauge, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from dialcast import version_here
 from protocols.net import Address, is_numeric
 
 HEAD_BYTES = 4096
@@ -90,7 +91,8 @@ class Monitor:
         TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         TIMERS.set_function(lambda: len(getattr(loop, "_scheduled", ())))  # no public way tells
         BLOCKS.set_function(sys.getallocatedblocks)
-        BUILD.info({"part": part, "version": _version()})
+        BUILD.info({"part": part, "version": version_here()})
+        self._setting = f"operations.{part}_port"
 
     async def start(self, host: str, port: int | None) -> None:
         """Listen, unless there is no port or it is taken."""
@@ -99,7 +101,8 @@ class Monitor:
         try:
             self._server = await asyncio.start_server(self._serve, host, port, limit=HEAD_BYTES)
         except OSError as error:
-            log.warning("monitor.not_served", address=f"{host}:{port}", error=error.strerror or str(error))
+            why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's words name the address, too
+            log.warning("monitor.not_served", setting=self._setting, address=str(Address(host, port)), error=why)
             return
         self.address = Address(*self._server.sockets[0].getsockname()[:2])
 
@@ -161,13 +164,6 @@ def _is_us(host: str) -> bool:
     """False for a name of the public DNS: a web page whose name was made to lead here would show it (rebinding)."""
     name = host.rpartition(":")[0] if host[-1:].isdigit() and ":" in host else host
     return "." not in name or is_numeric(name)
-
-
-def _version() -> str:
-    try:
-        return version("dialcast")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"
 
 
 def _scraped(accepted: str) -> tuple[str, bytes]:

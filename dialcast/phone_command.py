@@ -23,4 +23,4 @@ else:
     @phone.callback()
     def defaults(context: typer.Context, config: ConfigFile = None) -> None:
         """Read the defaults of every call."""
-        context.obj = loaded(config).terminal
+        context.obj = loaded(config).phone

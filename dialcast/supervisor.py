@@ -47,6 +47,8 @@ class Part:
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     reloaded: asyncio.Event = field(default_factory=asyncio.Event)
+    ahead: bool = False
+    """It has read its configuration again already, by hand."""
     started_at: float = 0.0
 
     async def start(self) -> None:
@@ -65,15 +67,17 @@ class Part:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             if line.strip() == RELOADED.encode():
+                self.ahead = True
                 self.reloaded.set()
             elif not self.ready.done():
                 self.ready.set_result(line.decode().strip())
         return await self.process.wait()
 
     def reload(self) -> None:
-        """SIGHUP, if it runs."""
-        if self.process is not None and self.process.returncode is None:
+        """SIGHUP, if it runs and has not reloaded by itself."""
+        if self.process is not None and self.process.returncode is None and not self.ahead:
             self.process.send_signal(signal.SIGHUP)
+        self.ahead = False
 
     async def stop(self) -> None:
         """SIGTERM, then after patience SIGKILL."""
@@ -112,7 +116,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_all)
         following = asyncio.create_task(self._reloader.follow(self._hung_up))
         keepers: list[asyncio.Task[int]] = []
         try:
@@ -154,6 +158,12 @@ class Supervisor:
             return None
         self._as.environment["DIALCAST_SIP__PORT"] = ready.partition(",")[0].rpartition(":")[2].split()[0]
         return f"{ready} relay-{told}" if metrics else ready
+
+    def _reload_all(self) -> None:
+        """The file may be another by now than the one a part has read by itself."""
+        if self._as is not None:
+            self._as.ahead = False
+        self._hung_up.set()
 
     async def _pass_on(self, config: Config) -> None:
         """The file is good: the parts read it too, each what concerns it."""

@@ -52,6 +52,7 @@ class ControlServer:
         self._links: dict[_Link, None] = {}
         """All connections, oldest first."""
         self._server: asyncio.Server | None = None
+        self._suspected = False
 
     async def start(self, address: Address) -> Address:
         """Listen; the bound address. OSError when that cannot be."""
@@ -97,6 +98,7 @@ class ControlServer:
         """One value from a connection; ControlError when refused."""
         value = decode(name, body)
         if isinstance(value, Hello):
+            link.spoke, self._suspected = True, False
             return self._welcome(link, value)
         if link.as_id is None:
             raise ControlError("denied", "hello first")
@@ -107,9 +109,17 @@ class ControlServer:
     def gone(self, link: "_Link") -> None:
         """A connection ended."""
         self._links.pop(link, None)
+        if not link.spoke:
+            self.suspect()
         if link.as_id is not None and self._owners.get(link.as_id) is link:
             del self._owners[link.as_id]
             log.warning("control.down", as_id=link.as_id)
+
+    def suspect(self) -> None:
+        """A connection brought no greeting. Told once until one does: whoever scans ports fills no log."""
+        if not self._suspected:
+            self._suspected = True
+            log.warning("control.denied", cause="no greeting came; does control.tls_* match on both ends?")
 
     def _accept(self) -> asyncio.Protocol:
         link = _Link(self)
@@ -150,6 +160,8 @@ class _Link(amp.AMP):
     def __init__(self, server: ControlServer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's AMP is untyped
         self.as_id: str | None = None
+        self.spoke = False
+        """It said hello, however that was met."""
         self.heard_at = asyncio.get_running_loop().time()
         self._control = server
         self._bytes = 0
@@ -192,6 +204,8 @@ class _Link(amp.AMP):
 
     def _too_late(self) -> None:
         LIMITED.labels("control.hello_timeout").inc()
+        if self.transport is None:  # its TLS never stood, so its end is not told either
+            self._control.suspect()
         self.hang_up()
 
     def hang_up(self) -> None:

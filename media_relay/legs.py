@@ -81,6 +81,8 @@ class Leg:
     """Media that did not pass the engine: what came before it knew the address, and all of an announcement leg."""
     octets_beside: int = 0
     report_at: float = 0.0
+    refused: bool = False
+    """Media of it was dropped for its source, and the log says so."""
     visit: int = -1
     """Which of its scheduled visits counts: the last."""
     removed: bool = False

@@ -5,6 +5,8 @@ An unauthenticated datagram changes nothing and is not answered.
 
 from contextlib import suppress
 
+import structlog
+
 from media_relay.announcements import Announcements
 from media_relay.engine import Datagram, KeyframeNeeded, KeyframeSeen, LegUnreachable, PacketsMissing, SourceStarted
 from media_relay.feedback import Feedback
@@ -18,6 +20,8 @@ from protocols.join import check_username
 from protocols.net import Address
 from protocols.rtp.classify import classify
 from protocols.rtp.packet import peek_header
+
+log = structlog.get_logger()
 
 
 class Traffic:
@@ -131,7 +135,7 @@ class Traffic:
             return
         latches = medium.peer != event.source or medium.rtp_latch is not None
         if latches and (medium.rtp_latch is None or not medium.rtp_latch.accepts(event.source, now)):
-            LATCH_REFUSED.inc()
+            self._refused(medium, event.source)
             return
         data = medium.security.unprotect(medium.spec.receive_security, event.data)
         if data is None:
@@ -146,6 +150,21 @@ class Traffic:
         elif spoken == medium.spec.telephone_event:
             self._announcements.key(medium, data, now)
         self._groups.heard(medium.leg, now)
+
+    def _refused(self, medium: LegMedium, source: Address) -> None:
+        LATCH_REFUSED.inc()
+        latch, leg = medium.rtp_latch, medium.leg
+        if latch is not None and not leg.refused:  # once a leg, or a stranger could fill the log
+            leg.refused = True
+            log.warning(
+                "leg.media_refused",
+                group=leg.group_id,
+                leg=leg.leg_id,
+                kind=medium.kind,
+                source=str(source),
+                expected=str(latch.expected),
+                setting=f"relay.latch: {latch.policy}",
+            )
 
     def _latch(self, medium: LegMedium, source: Address, now: float) -> None:
         medium.rtp_latch = None

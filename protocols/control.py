@@ -20,7 +20,7 @@ from protocols.prompts import Language, Prompt
 # Of `control_legs`, too, so that the whole vocabulary is found here.
 __all__ = ["KeptMedia", "LegInfo", "LegMedia", "LegPlace", "LegSpec", "MediaKind", "MediaSpec"]
 
-VERSION = 1
+VERSION = 2
 PAGE_LEGS = 200
 PAGE_BYTES = 32 * 1024
 

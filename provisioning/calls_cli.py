@@ -22,9 +22,13 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def calls(
-    since: Annotated[str, typer.Option(help="How far back: 90m, 12h, 7d, 2w, or a date, as 2026-03-31.")] = "1d",
-    number: Annotated[str | None, typer.Option(help="Only this number's broadcasts and views.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest.")] = 1_000,
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="How far back: 90m, 12h, 7d, 2w, or a date, as 2026-03-31.")
+    ] = "1d",
+    number: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Only this number's broadcasts and views.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="At most so many, the latest.")] = 1_000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values with a line of names.")] = False,
     config_file: ConfigFile = None,

@@ -43,7 +43,8 @@ Generate = Annotated[bool, typer.Option("--generate", help="Make a random passwo
 @config_app.command("check", short_help="Name every mistake in a configuration file.")
 def check(
     file: Annotated[
-        Path | None, typer.Argument(envvar="DIALCAST_CONFIG", help="Configuration file; none: defaults.")
+        Path | None,
+        typer.Argument(metavar="FILE", envvar="DIALCAST_CONFIG", help="Configuration file; none: defaults."),
     ] = None,
 ) -> None:
     """Name every mistake in a configuration file (with the environment on top) by line and key.
@@ -65,7 +66,7 @@ def defaults() -> None:
 @subscriber_app.command("add")
 def add(
     number: NumberArgument,
-    name: Annotated[str, typer.Option("--name", help="Display name.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="TEXT", help="Display name.")] = "",
     password_stdin: FromStdin = False,
     generate: Generate = False,
     config_file: ConfigFile = None,
@@ -77,7 +78,7 @@ def add(
         check_value(Account, number, "NUMBER")
         check_value(DisplayName, name, "--name")
         password = read_secret("password", password_stdin, generate_password if generate else None)
-        with_store(config, lambda store: add_subscriber(store, config, number, password, name))
+        with_store(config, lambda store: add_subscriber(store, config, number, password, name), make=True)
     _done(f"{number} added", password if generate else None)
 
 

@@ -18,7 +18,7 @@ from provisioning.config import Config
 from provisioning.database import StoreError
 from provisioning.loader import ConfigError, load_config
 from provisioning.problems import complain
-from provisioning.store import Store
+from provisioning.store import DATABASE, Store
 from provisioning.subscribers import SubscriberError
 
 T = TypeVar("T")
@@ -46,8 +46,13 @@ def load(file: Path | None, data_dir: Path | None) -> Config:
     return load_config(file, overrides={"data_dir": str(data_dir)} if data_dir else None)
 
 
-def with_store(config: Config, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Open the store, do some work, close it. Raises StoreError."""
+def with_store(config: Config, work: Callable[[Store], Awaitable[T]], *, make: bool = False) -> T:
+    """Open the store, do some work, close it. Raises StoreError, also where there is none yet, unless `make`."""
+    if not make and config.store.url is None and not (config.data_path / DATABASE).exists():
+        raise StoreError(
+            f"no database in {config.data_path}: name the server's folder or its configuration: "
+            "--data-dir FOLDER, or -c FILE (or DIALCAST_CONFIG=FILE)"
+        )
 
     async def run() -> T:
         store = await Store.open(config)
@@ -88,8 +93,6 @@ def complete_number(context: typer.Context, incomplete: str) -> list[str]:
     """Numbers that begin so, for the shell's completion; none where there is no store yet."""
     try:
         config = load(context.params.get("config_file"), context.params.get("data_dir"))
-        if config.store.url is None and not config.data_path.exists():
-            return []
         known = with_store(config, lambda store: store.credentials.all())
     except (ConfigError, StoreError):
         return []

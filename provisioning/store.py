@@ -20,6 +20,8 @@ from provisioning.database import Database, StoreError, private_directory
 from provisioning.subscriber_store import CredentialStore, DiversionStore, LocationStore
 
 _FACTS = schema.Rows(schema.facts)
+DATABASE = "dialcast.db"
+"""In the data directory, where `store.url` names no other."""
 PURGE_EVERY = 3600.0
 """Seconds between two looks for registrations long expired."""
 
@@ -78,7 +80,7 @@ class Store:
         settings = config.store
         if settings.url is None:
             private_directory(config.data_path)
-            url: str | URL = URL.create("sqlite", database=str(config.data_path / "dialcast.db"))
+            url: str | URL = URL.create("sqlite", database=str(config.data_path / DATABASE))
         else:
             url = settings.url.get_secret_value()
         watch_interval = max(settings.cache_seconds / 2, 0.05)

@@ -4,6 +4,7 @@ Only H(number:realm:password) is kept (RFC 7616 section 3.4.2), for every digest
 may change later; the realm may not, for it is part of the hash. The hash is as good as the password to an attacker.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
@@ -77,14 +78,14 @@ async def provision(store: Store, config: Config) -> list[str]:
             f"change them with `dialcast subscriber passwd` or remove them"
         )
     there = {account.aor for account in known}
-    added = []
-    for seed in config.subscribers:
-        aor = f"{seed.number}@{seed.domain or config.domain}"
-        if aor not in there:
-            account = make_subscriber(config, aor, seed.password.get_secret_value(), seed.display_name)
-            if await store.credentials.put(account, new=True):
-                added.append(seed.number)
-    return added
+    new = [
+        make_subscriber(config, aor, seed.password.get_secret_value(), seed.display_name)
+        for seed in config.subscribers
+        if (aor := f"{seed.number}@{seed.domain or config.domain}") not in there
+    ]
+    # All at once, so that they share a commit: one after the other a thousand would wait for a thousand.
+    put = await asyncio.gather(*(store.credentials.put(account, new=True) for account in new))
+    return [account.number for account, done in zip(new, put, strict=True) if done]
 
 
 def check_realm(config: Config, known: Iterable[Subscriber]) -> None:

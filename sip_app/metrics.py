@@ -28,7 +28,11 @@ LIMITED = Counter(
 )
 SUBSCRIPTIONS = Gauge("dialcast_subscriptions", "Subscriptions that stand", ["package"])
 NOTIFICATIONS = Counter("dialcast_notifications_total", "NOTIFY requests sent, without retransmissions", ["package"])
-PINS = Counter("dialcast_pins_asked_total", "Viewers asked for a PIN, by how it ended", ["verdict"])
+PINS = Counter(
+    "dialcast_pins_asked_total",
+    "Viewers asked for a PIN, by how it ended (right, refused, none, gone, ended, full, unheard)",
+    ["verdict"],
+)
 DIVERSIONS = Counter("dialcast_diversions_total", "Calls diverted, once for each hop, by kind", ["kind"])
 XCAP = Counter("dialcast_xcap_requests_total", "XCAP requests answered, by method and status", ["method", "status"])
 TEXTS = Counter("dialcast_group_messages_total", "Text messages taken within broadcasts", ["kind"])

@@ -39,8 +39,10 @@ def dump_flow(flow: Flow, process: str) -> str:
     return json.dumps([flow.transport, *flow.local, *flow.remote, flow.id, process], separators=(",", ":"))
 
 
+@lru_cache(4096)
 def load_flow(text: str, process: str) -> Flow:
-    """A stored flow. The connection number of another process means nothing here: it is 0 then."""
+    """A stored flow, one value for all calls to a phone. The connection number of another process means nothing here:
+    it is 0 then."""
     transport, local_host, local_port, host, port, number, made_by = json.loads(text)
     return Flow(transport, Address(local_host, local_port), Address(host, port), number if made_by == process else 0)
 

@@ -202,11 +202,13 @@ class ApplicationServer:
 
     async def _serve_handed(self, tx: ServerTransaction, request: Request, handed: HandedOver) -> None:
         """What another server asked after and handed over, as we hold the broadcast it is about."""
+        if tx.answered:  # it was cancelled
+            return
         self._handover.take(tx.request)
         caller, channel = handed.caller, handed.channel
         if request.method == "INVITE":
             if caller.authenticated and self._plan.local(caller.aor):
-                self.quotas.call(self.endpoint, tx, caller.aor)
+                self.quotas.call(self.endpoint, tx, request, caller.aor)
             call = Diverted(handed.service, channel)
             await self._as_callee(tx, request, caller, ServiceNumber(handed.service), call, handed)
         elif request.method == "SUBSCRIBE" and channel is not None:
@@ -251,7 +253,7 @@ class ApplicationServer:
         if caller.authenticated and self._plan.local(caller.aor):
             self.quotas.spend(caller.aor, request.method)
             if request.method == "INVITE":
-                self.quotas.call(self.endpoint, tx, caller.aor)
+                self.quotas.call(self.endpoint, tx, request, caller.aor)
         if request.routes:
             raise Rejected(403, "Not A Relay")
         if request.method in WITHIN_CALLS and isinstance(target, ServiceNumber | ServiceCode | TheServer):

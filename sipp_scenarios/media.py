@@ -1,7 +1,8 @@
 """The media side of a stock phone beside SIPp: plain RTP out of FFmpeg's own muxer, and whatever comes in, decoded.
 
 It shares no code with the rest of dialcast, so that what it sends and understands proves something. It knows nothing
-of joins, answers no keyframe requests and sends a keyframe every two seconds. Times are seconds of CLOCK_MONOTONIC.
+of joins. It sends a keyframe every two seconds whatever it is asked, or only when it is asked, as `keyframes` says.
+Times are seconds of CLOCK_MONOTONIC.
 """
 
 import re
@@ -17,7 +18,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -26,12 +27,15 @@ from av.audio.stream import AudioStream
 from av.codec.context import CodecContext
 from av.container import InputContainer, OutputContainer
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 
 from sipp_scenarios.ports import free_ports
 
 FRAME: Final = 160
 """Samples in 20 ms at 8 kHz."""
 KEYFRAME_SECONDS: Final = 2
+NEVER: Final = 3600
+"""Seconds; longer than a call."""
 START_CODE: Final = b"\0\0\0\1"
 ENCODERS: Final = {"AMR": "libopencore_amrnb", "PCMU": "pcm_mulaw", "PCMA": "pcm_alaw"}
 
@@ -105,6 +109,8 @@ class Media:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self._host = host
+        self.keyframes: Literal["in time", "when asked"] = "in time"
+        """What is said before `send` holds."""
 
     def __enter__(self) -> Self:
         self.received = {"audio": Received(), "video": Received()}
@@ -202,26 +208,30 @@ class Media:
         rtcp.settimeout(0.1)
         while self._open:
             with suppress(TimeoutError, ConnectionError):
-                self.control.append((time.monotonic(), rtcp.recv(65536)))
+                packet = rtcp.recv(65536)
+                self.control.append((time.monotonic(), packet))
 
     def picture_wanted(self, since: float) -> bool:
         """True once we were asked for a full picture by PLI or FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1)."""
         return any(_asks_picture(packet) for at, packet in self.control if at > since)
 
     def _send_picture(self, stream: Stream, clip: Path) -> None:
-        options = {"preset": "veryfast", "tune": "zerolatency", "profile": "baseline"}
+        options = {"preset": "veryfast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1"}
+        options |= {"sc_threshold": "0"} if self.keyframes == "when asked" else {}
         with av.open(str(clip)) as source, _rtp_muxer(self._sockets["video"], stream) as muxer:
             rate = source.streams.video[0].average_rate or Fraction(15)
             output = muxer.add_stream("libx264", rate, options)
             output.width, output.height = source.streams.video[0].width, source.streams.video[0].height
             output.pix_fmt, output.bit_rate = "yuv420p", 500_000
-            output.gop_size = int(rate * KEYFRAME_SECONDS)
-            started = time.monotonic()
+            output.gop_size = int(rate * (KEYFRAME_SECONDS if self.keyframes == "in time" else NEVER))
+            started = keyframe_at = time.monotonic()
             for number, frame in enumerate(_looped(source)):
                 if not self._wait_until(started + float(number / rate)):
                     return
                 picture = frame.reformat(format="yuv420p")
-                picture.pts, picture.time_base, picture.pict_type = number, 1 / rate, 0
+                picture.pts, picture.time_base, picture.pict_type = number, 1 / rate, PictureType.NONE
+                if self.keyframes == "when asked" and self.picture_wanted(keyframe_at):
+                    keyframe_at, picture.pict_type = time.monotonic(), PictureType.I
                 muxer.mux(output.encode(picture))
 
     def _send_sound(self, stream: Stream, voice: Path) -> None:

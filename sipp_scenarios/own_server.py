@@ -25,6 +25,7 @@ WITH_PIN: Final = "7002"
 """The service number whose viewers are asked for `PIN`."""
 PIN: Final = "4711"
 START_SECONDS: Final = 60.0
+"""Starting takes three to five seconds of one core, mostly imports; where ten share two cores, half a minute."""
 GAUGES: Final = (
     "dialcast_broadcasts",
     "dialcast_viewers",

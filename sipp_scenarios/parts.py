@@ -231,10 +231,14 @@ def _written(attributes: dict[str, str]) -> str:
 
 
 def challenged(cseq: int) -> list[str]:
-    """The challenge to a request, by a proxy (407) or by whom it is for (401); three steps."""
-    place = f"challenged{cseq}"
-    wait = receive("100", optional="true"), receive("407", auth="true", optional="true", next=place)
-    return [*wait, receive("401", auth="true"), label(place)]
+    """The challenge to a request, by a proxy (407) or by whom it is for (401); three steps.
+
+    The request began the transaction `first` and its number. While the server is slow the request is repeated, so the
+    challenge comes again when the next request is on its way: SIPp knows by the transaction that it is an old one.
+    """
+    place, of = f"challenged{cseq}", {"response_txn": f"first{cseq}"}
+    wait = receive("100", optional="true", **of), receive("407", auth="true", optional="true", next=place, **of)
+    return [*wait, receive("401", auth="true", **of), label(place)]
 
 
 def ask(
@@ -248,7 +252,9 @@ def ask(
 ) -> list[str]:
     """A request outside dialogs other than INVITE: challenged, sent again with credentials, answered by `then`."""
     return [
-        repeated(request(method, cseq, *headers, uri=uri, to=to, body=body), start_rtd="answer"),
+        repeated(
+            request(method, cseq, *headers, uri=uri, to=to, body=body), start_rtd="answer", start_txn=f"first{cseq}"
+        ),
         *challenged(cseq),
         repeated(request(method, cseq + 1, *headers, LOGIN, uri=uri, to=to, body=body)),
         *expect(then),
@@ -259,9 +265,9 @@ def invite(body: Body | None, then: str | Sequence[str], *headers: str, cseq: in
     """INVITE of what was dialled: challenged, sent again with credentials, answered by `then`."""
     every = [ALLOW, "User-Agent: SIPp", *headers]
     return [
-        repeated(request("INVITE", cseq, *every, body=body), start_rtd="answer"),
+        repeated(request("INVITE", cseq, *every, body=body), start_rtd="answer", start_txn=f"first{cseq}"),
         *challenged(cseq),
-        send(request("ACK", cseq, branch="[branch-4]")),
+        send(request("ACK", cseq, branch="[branch-4]"), ack_txn=f"first{cseq}"),
         repeated(request("INVITE", cseq + 1, *every, LOGIN, body=body)),
         *(expect(then) if isinstance(then, str) else then),
     ]
@@ -276,6 +282,11 @@ def refused(body: Body | None, status: str, *headers: str, cseq: int = 1) -> lis
 def ack(cseq: int = 2, body: Body | None = None) -> str:
     """ACK for a 2xx."""
     return send(inside("ACK", cseq, body=body))
+
+
+def acknowledged() -> list[str]:
+    """ACK for our 2xx, and again if the caller was slow and the 2xx was repeated (RFC 3261 section 13.3.1.4)."""
+    return [receive("ACK"), receive("ACK", optional="true")]
 
 
 def hang_up(cseq: int = 3) -> list[str]:

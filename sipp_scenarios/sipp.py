@@ -133,6 +133,11 @@ class Sipp:
             error.add_note(self._story())
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def process_id(self) -> int:
+        """Of the SIPp that runs."""
+        return self._process.pid
+
     def finished(self, within: float) -> list[Traced]:
         """Waits for the last call and returns the messages. Raises SippError if one call did not go as written."""
         try:
@@ -162,10 +167,14 @@ class Sipp:
 
     def hang_up(self) -> None:
         """Tells a phone that talks, or is subscribed, that the holding time is over (UDP). Raises SippError."""
+        self.tell("HANGUP")
+
+    def tell(self, word: str) -> None:
+        """Sends the phone a request that its scenario waits for, in the dialog that was answered. Raises SippError."""
         last = self.received("SIP/2.0 200")
         headers = [f"From: {last.header('To')}", f"To: {last.header('From')}", f"Call-ID: {last.header('Call-ID')}"]
-        start = ["HANGUP sip:phone SIP/2.0", f"Via: SIP/2.0/UDP {self.host}:9;branch=z9hG4bK{time.monotonic_ns()}"]
-        text = "\r\n".join([*start, *headers, "CSeq: 999 HANGUP", "Content-Length: 0", "", ""])
+        start = [f"{word} sip:phone SIP/2.0", f"Via: SIP/2.0/UDP {self.host}:9;branch=z9hG4bK{time.monotonic_ns()}"]
+        text = "\r\n".join([*start, *headers, f"CSeq: 999 {word}", "Content-Length: 0", "", ""])
         with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(text.encode(), (self.host, self.local_port))
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from provisioning.config import TerminalConfig
+from provisioning.config import Config, TerminalConfig
 from terminal_client.cli_options import (
     USAGE,
     AskPin,
@@ -277,7 +277,7 @@ def _run(
 
 def _defaults(context: typer.Context) -> TerminalConfig:
     """The configuration's section, if the command above put it in the context; else its defaults."""
-    return context.find_object(TerminalConfig) or TerminalConfig()
+    return context.find_object(TerminalConfig) or Config().phone
 
 
 def _journal(form: Literal["console", "json"], level: Level | None) -> Journal:

@@ -72,8 +72,8 @@ Keys = Annotated[
 AskPin = Annotated[
     bool, typer.Option("--pin", help="Ask for the PIN of a private broadcast before calling; else DIALCAST_PIN.")
 ]
-SendWhen = Annotated[Choice | None, typer.Option(help="Send when asked (key s), or now.")]
-ReceiveWhen = Annotated[Choice | None, typer.Option(help="Receive when asked (key r), or now.")]
+SendWhen = Annotated[Choice | None, typer.Option(metavar="[ask|now]", help="Send when asked (key s), or now.")]
+ReceiveWhen = Annotated[Choice | None, typer.Option(metavar="[ask|now]", help="Receive when asked (key r), or now.")]
 Record = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Record.")]
 Snapshot = Annotated[Path | None, typer.Option(metavar="FILE.png", help="Save the picture.")]
 Report = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write down what happened.")]
@@ -81,11 +81,10 @@ Duration = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Hang up so many seconds after the answer.", min=0)
 ]
 LogLevel = Annotated[
-    Level | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error; debug shows SIP messages.")
+    Level | None,
+    typer.Option(metavar="[debug|info|warning|error]", help="What is logged on stderr; debug shows SIP messages."),
 ]
-LogFormat = Annotated[
-    Literal["console", "json"], typer.Option(metavar="FORMAT", help="Events on stderr: console or json.")
-]
+LogFormat = Annotated[Literal["console", "json"], typer.Option(metavar="[console|json]", help="How it is logged.")]
 
 
 def line_of(
@@ -100,7 +99,7 @@ def line_of(
     number = number or defaults.number
     if number is None:
         raise usage("which number is yours? --number 1001, DIALCAST_NUMBER or terminal.number")
-    address = _resolved(server or defaults.server)
+    address = _resolved(server or defaults.server or "")
     if password is None and password_file is not None:
         try:
             password = password_file.read_text().split("\n", 1)[0].strip()

@@ -57,6 +57,8 @@ def advised(outcome: Outcome, dialled: str, own: str, *, service: bool) -> Outco
     """With a remedy in words, where a refusal has one the caller can take."""
     if outcome.code != REFUSED_CALL or outcome.words or outcome.status in LOST_STATUS:
         return outcome
+    if outcome.status == 480 and outcome.reason.endswith("Is Not Registered"):
+        return replace(outcome, words=f"{dialled} is not live and no phone of it is registered")
     if dialled == own:
         remedy = f"{own} is your own number: watch with another, as --number 1002"
     elif outcome.status != 404:

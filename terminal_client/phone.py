@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from terminal_client.codes import send_code
@@ -41,6 +42,7 @@ T = TypeVar("T")
 REDIAL_SECONDS = 1.0
 WRONG_STATUS = frozenset({401, 404, 407})
 SILENCE = 408
+NO_CODE = frozenset({404, 484})
 
 
 class LeftError(Exception):
@@ -83,7 +85,10 @@ class Phone:
             self._journal.event(name, code=code, status=ended.status, reason=ended.reason)
             if accepted:
                 self._screen.say(ended.reason)
-            return Outcome(OK if accepted else REFUSED_CALL, ended.status, ended.reason)
+            outcome = Outcome(OK if accepted else REFUSED_CALL, ended.status, ended.reason)
+            if ended.status not in NO_CODE:
+                return outcome
+            return replace(outcome, words=f"{outcome.told}: `dialcast phone codes list` names the codes there are")
 
         return await self._once(run)
 

@@ -192,7 +192,10 @@ class Line:
         try:
             outcome = await self._answer_of(self._registration, REGISTER_SECONDS, "")
         except TimeoutError:
-            silence = f"{options.server} does not answer; is `dialcast up` running there?"
+            silence = (
+                f"{options.server} does not answer; is `dialcast up` running there? "
+                "--server or terminal.server names another"
+            )
             raise RegistrationRefusedError(408, silence) from None
         if not 200 <= outcome.status < 300:
             raise RegistrationRefusedError(outcome.status, outcome.reason)

@@ -1,6 +1,7 @@
 """Transactions as the user sees them, and the events a `TransactionLayer` hands up (RFC 3261 section 17)."""
 
 from dataclasses import dataclass
+from sys import intern
 
 from protocols.net import Flow
 from protocols.sip.message import Request, Response
@@ -8,19 +9,33 @@ from protocols.sip.transaction_table import Kind, State
 
 
 class Transaction:
-    """One transaction, by identity. `request` is the request as sent or received, `flow` where it went or came from."""
+    """One transaction, by identity; `flow` is where the request went or came from."""
 
-    __slots__ = ("expire_at", "flow", "interval", "key", "kind", "last", "request", "retry_at", "state")
+    __slots__ = ("_request", "expire_at", "flow", "interval", "key", "kind", "last", "method", "retry_at", "state")
 
-    def __init__(self, kind: Kind, key: tuple[str, ...], request: Request, flow: Flow) -> None:
+    def __init__(self, kind: Kind, key: str, request: Request, flow: Flow) -> None:
         self.kind = kind
         self.key = key
-        self.request = request
+        self.method = intern(request.method)
         self.flow = flow
         self.state: State = "new"
         self.last = b""
+        """What a retransmission is answered with."""
         self.interval = 0.0
         self.retry_at = self.expire_at = 0.0
+        self._request: Request | None = request
+
+    @property
+    def request(self) -> Request:
+        """The request as sent or received. Raises LookupError once it was released."""
+        if self._request is None:
+            raise LookupError(f"{self} was released")
+        return self._request
+
+    def release(self) -> None:
+        """Its user needs the request no more; call it when there is a final response. Of a message of a kilobyte the
+        parsed form takes five, and thousands wait 32 s for retransmissions that need none of it."""
+        self._request = None
 
     @property
     def terminated(self) -> bool:
@@ -28,17 +43,24 @@ class Transaction:
         return self.state == "terminated"
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.request.method} {self.state}>"
+        return f"<{self.kind} {self.method} {self.state}>"
 
 
 class ServerTransaction(Transaction):
-    """A request received, to be answered; `size` is what it came in, bytes."""
+    """A request received, to be answered; `size` is what it came in, later what its answer is kept in, bytes."""
 
-    __slots__ = ("size",)
+    __slots__ = ("size", "to_tag")
 
-    def __init__(self, kind: Kind, key: tuple[str, ...], request: Request, flow: Flow, size: int = 0) -> None:
+    def __init__(self, kind: Kind, key: str, request: Request, flow: Flow, size: int = 0) -> None:
         super().__init__(kind, key, request, flow)
         self.size = size
+        self.to_tag = ""
+        """For its user: what a late CANCEL is answered with (RFC 3261 section 9.2)."""
+
+    @property
+    def answered(self) -> bool:
+        """True once it has had its final response, or is over without one."""
+        return self.state not in ("new", "trying", "proceeding")
 
 
 class ClientTransaction(Transaction):
@@ -46,11 +68,16 @@ class ClientTransaction(Transaction):
 
     __slots__ = ("cancel_headers", "cancelled", "quiet")
 
-    def __init__(self, kind: Kind, key: tuple[str, ...], request: Request, flow: Flow) -> None:
+    def __init__(self, kind: Kind, key: str, request: Request, flow: Flow) -> None:
         super().__init__(kind, key, request, flow)
         self.cancelled = False
         self.cancel_headers: tuple[tuple[str, str], ...] = ()
         self.quiet = False
+
+    @property
+    def branch(self) -> str:
+        """Of our Via."""
+        return self.key.partition("\n")[0]
 
 
 @dataclass(frozen=True, slots=True)

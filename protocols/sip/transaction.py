@@ -7,15 +7,15 @@ message belongs to which.
 The user's duties: answer every `RequestReceived` once and for all with `send_response`; answer `CancelReceived` (200 to
 the CANCEL, 487 to the INVITE); acknowledge 2xx with `send_stateless(ack)`; repeat a UAS's 2xx (`invite.UasInvite`
 does); find merged requests. A `ResponseReceived` still carries our Via on top: a proxy takes it off with
-`headers.with_first("Via", None)`. Responses that belong to no transaction are dropped (RFC 6026 section 7.2).
+`headers.with_first("Via", None)`. Who needs a transaction's request no more says so (`Transaction.release`): left
+for 32 s is then what retransmissions need (section 17.2). Responses that belong to no transaction are dropped (RFC 6026
+section 7.2).
 """
 
-import heapq
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal
 
 from protocols.net import Address, Flow
@@ -35,8 +35,9 @@ from protocols.sip.events import (
 )
 from protocols.sip.headers import Via
 from protocols.sip.message import Request, Response, make_response
-from protocols.sip.transaction_keys import MAGIC_COOKIE, companion, response_flow, server_key, stamped
+from protocols.sip.transaction_keys import MAGIC_COOKIE, client_key, companion, response_flow, server_key, stamped
 from protocols.sip.transaction_table import ENTRY, TABLE, Action, Cause, State
+from protocols.sip.transaction_timers import Timetable
 
 __all__ = ["AckReceived", "CancelReceived", "ClientTransaction", "Event", "RequestReceived", "ResponseReceived"]
 __all__ += ["ServerTransaction", "Timers", "Transaction", "TransactionLayer", "TransactionTerminated"]
@@ -64,7 +65,8 @@ class Timers:
 
 
 Full = Literal["number", "bytes"]
-"""Which limit leaves no room for one more transaction: how many there are, or the bytes of their requests."""
+"""Which limit leaves no room for one more transaction: how many there are, or the bytes of their requests (once
+answered: of what is kept of the answer)."""
 _Do = Callable[[Transaction, Response | None, Flow, float], None]
 
 
@@ -98,16 +100,16 @@ class TransactionLayer:
         self._held = 0
         self._no_room = no_room
         self._sent_by = sent_by
-        self._servers: dict[tuple[str, ...], ServerTransaction] = {}
-        self._clients: dict[tuple[str, ...], ClientTransaction] = {}
+        self._servers: dict[str, ServerTransaction] = {}
+        self._clients: dict[str, ClientTransaction] = {}
         self._by_connection: dict[Flow, set[Transaction]] = {}
         self._completed: deque[Transaction] = deque()
-        self._heap: list[tuple[float, int, Cause, Transaction]] = []
-        self._order = count()
+        self._timetable = Timetable()
         self._out: list[tuple[bytes, Flow]] = []
         self._events: deque[Event] = deque()
         self._actions: dict[Action, _Do] = {
             "send": self._send,
+            "send only": self._send_only,
             "resend": self._resend,
             "trying": self._send_trying,
             "pass": self._pass,
@@ -161,13 +163,14 @@ class TransactionLayer:
         self._begin(tx, "proceeding" if method == "INVITE" else "trying", now)
         if method != "CANCEL":
             self._events.append(RequestReceived(tx, request, flow))
-        elif (invite := self._servers.get((*key[:-1], "INVITE"))) is not None:
+        elif (invite := self._servers.get(server_key(request, "INVITE"))) is not None:
             self._events.append(CancelReceived(invite, tx, request))
         else:
             self.send_response(tx, make_response(request, 481, to_tag=secrets.token_hex(4)), now)
+            tx.release()
 
     def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
-        tx = self._clients.get((response.top_via.branch, response.cseq.method))
+        tx = self._clients.get(client_key(response.top_via.branch, response.cseq.method))
         if tx is None:
             self.dropped += 1
         else:
@@ -179,7 +182,7 @@ class TransactionLayer:
         """Send a request (neither ACK nor CANCEL) with our Via on top. If full: a TransactionTransportError follows."""
         branch = MAGIC_COOKIE + secrets.token_hex(8)
         request = self._with_via(request, flow, branch)
-        key = (branch, request.method)
+        key = client_key(branch, request.method)
         tx = ClientTransaction("invite client" if request.method == "INVITE" else "client", key, request, flow)
         if not self._has_room():
             tx.state = "terminated"
@@ -197,11 +200,11 @@ class TransactionLayer:
         never asked, as his address was forged, is not sent it eleven times (RFC 3261 section 26.3.2.4)."""
         self._feed(tx, "send once" if tx.kind == "invite server" else "send failure", now, response)
 
-    def send_stateless(self, message: Request | Response, flow: Flow) -> None:
-        """Send without a transaction: an ACK (it gets a Via of ours), or a response for a request refused unread."""
+    def send_stateless(self, message: Request | Response | bytes, flow: Flow) -> None:
+        """Send without a transaction: an ACK (it gets a Via of ours), or a response, as it is or made before."""
         if isinstance(message, Request):
             message = self._with_via(message, flow, MAGIC_COOKIE + secrets.token_hex(8))
-        self._out.append((message.serialise(), flow))
+        self._out.append((message if isinstance(message, bytes) else message.serialise(), flow))
 
     def cancel(self, tx: ClientTransaction, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Cancel an INVITE we sent (RFC 3261 section 9.1): at once if it rings, at its first 1xx if not yet.
@@ -236,42 +239,21 @@ class TransactionLayer:
 
     def next_timer(self) -> float | None:
         """When `handle_timer` must be called, or None."""
-        heap = self._heap
-        while heap:
-            at, _, cause, tx = heap[0]
-            if at == (tx.retry_at if cause == "retry" else tx.expire_at):
-                return at
-            heapq.heappop(heap)
-        return None
+        return self._timetable.next()
 
     def handle_timer(self, now: float) -> None:
         """Do all that is due at `now`."""
-        while (at := self.next_timer()) is not None and at <= now:
-            _, _, cause, tx = heapq.heappop(self._heap)
-            if cause == "expire":
-                tx.expire_at = 0.0
-            elif tx.kind == "invite server" and tx.state == "proceeding":
-                tx.retry_at = 0.0
-            else:
-                tx.interval *= 2
-                if tx.kind != "invite client":
-                    tx.interval = min(tx.interval, self._timers.t2)
-                self._schedule(tx, "retry", now + tx.interval)
+        while (due := self._timetable.due(now)) is not None:
+            tx, cause = due
+            if cause == "retry":
+                if tx.kind == "invite server" and tx.state == "proceeding":
+                    tx.retry_at = 0.0
+                else:
+                    tx.interval *= 2
+                    if tx.kind != "invite client":
+                        tx.interval = min(tx.interval, self._timers.t2)
+                    self._timetable.retry(tx, now + tx.interval)
             self._feed(tx, cause, now)
-
-    def _schedule(self, tx: Transaction, cause: Cause, at: float) -> None:
-        if cause == "retry":
-            tx.retry_at = at
-        else:
-            tx.expire_at = at
-        heapq.heappush(self._heap, (at, next(self._order), cause, tx))
-        if len(self._heap) > 1000 + 8 * len(self):
-            self._heap = [
-                entry
-                for entry in self._heap
-                if entry[0] == (entry[3].retry_at if entry[2] == "retry" else entry[3].expire_at)
-            ]
-            heapq.heapify(self._heap)
 
     # The machine: what the tables say, done
 
@@ -304,15 +286,30 @@ class TransactionLayer:
             return
         if entry.retry and (entry.retry == "trying" or not reliable):
             tx.interval = getattr(self._timers, entry.retry)
-            self._schedule(tx, "retry", now + tx.interval)
+            self._timetable.retry(tx, now + tx.interval)
         else:
             tx.retry_at = 0.0
         if entry.expire:
-            self._schedule(tx, "expire", now + getattr(self._timers, entry.expire))
+            self._timetable.expire(tx, now, getattr(self._timers, entry.expire))
         elif not entry.keep_expire:
             tx.expire_at = 0.0
-        if state == "completed" and tx.kind == "server":
-            self._completed.append(tx)
+        if state in ("accepted", "completed", "confirmed"):
+            self._settle(tx)
+
+    def _settle(self, tx: Transaction) -> None:
+        """From now on only retransmissions come: nothing is kept but what answers them."""
+        if isinstance(tx, ServerTransaction):
+            if tx.state != "completed":
+                tx.last = b""
+            elif tx.kind == "server":
+                self._completed.append(tx)
+            self._held += len(tx.last) - tx.size
+            tx.size = len(tx.last)
+        else:
+            if tx.kind == "client" or tx.state == "accepted":
+                tx.last = b""
+            if isinstance(tx, ClientTransaction) and tx.quiet:
+                tx.release()
 
     def _terminate(self, tx: Transaction) -> None:
         tx.state = "terminated"
@@ -350,6 +347,11 @@ class TransactionLayer:
         tx.retry_at = 0.0
         self._resend(tx, response, flow, now)
 
+    def _send_only(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
+        """A 2xx to an INVITE, which its user repeats himself (RFC 6026 section 7.1)."""
+        if response is not None:
+            self._out.append((response.serialise(), tx.flow))
+
     def _resend(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if tx.last:
             self._out.append((tx.last, tx.flow))
@@ -363,8 +365,8 @@ class TransactionLayer:
 
     def _ack(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if response is not None:
-            ack = companion(tx.request, "ACK", response.headers.get("to"))
-            self._out.append((ack.serialise(), tx.flow))
+            tx.last = companion(tx.request, "ACK", response.headers.get("to")).serialise()
+            self._out.append((tx.last, tx.flow))
 
     def _cancel_if_wanted(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if isinstance(tx, ClientTransaction) and tx.cancelled:
@@ -376,7 +378,7 @@ class TransactionLayer:
 
     def _extend(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if isinstance(tx, ClientTransaction) and not tx.cancelled:
-            self._schedule(tx, "expire", now + self._timers.c)
+            self._timetable.expire(tx, now, self._timers.c)
 
     def _timeout(self, tx: Transaction, response: Response | None, flow: Flow, now: float) -> None:
         if not (isinstance(tx, ClientTransaction) and tx.quiet):
@@ -394,10 +396,10 @@ class TransactionLayer:
 
     def _send_cancel(self, tx: ClientTransaction, now: float) -> None:
         request = companion(tx.request, "CANCEL", tx.request.headers.get("to"), tx.cancel_headers)
-        cancel = ClientTransaction("client", (tx.key[0], "CANCEL"), request, tx.flow)
+        cancel = ClientTransaction("client", client_key(tx.branch, "CANCEL"), request, tx.flow)
         cancel.quiet = True
         self._start_client(cancel, now)
-        self._schedule(tx, "expire", now + self._timers.timeout)
+        self._timetable.expire(tx, now, self._timers.timeout)
 
     def _with_via(self, request: Request, flow: Flow, branch: str) -> Request:
         host, port = self._sent_by(flow)

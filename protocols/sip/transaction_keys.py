@@ -23,15 +23,20 @@ def companion(request: Request, method: str, to: str | None, more: Iterable[tupl
     return Request(method, request.uri, headers)
 
 
-def server_key(request: Request, method: str) -> tuple[str, ...]:
+def server_key(request: Request, method: str) -> str:
     """What makes two requests one transaction (RFC 3261 section 17.2.3)."""
     via = request.top_via
     branch = via.branch
     if branch.startswith(MAGIC_COOKIE) and len(branch) > len(MAGIC_COOKIE):
         host, port = via.sent_by
-        return (branch, host, str(port), method)
-    number = str(request.cseq.number)
-    return (str(via), request.uri, request.call_id, request.from_.tag, number, method)
+        return f"{branch}\n{host}\n{port}\n{method}"
+    number = request.cseq.number
+    return f"{via}\n{request.uri}\n{request.call_id}\n{request.from_.tag}\n{number}\n{method}"
+
+
+def client_key(branch: str, method: str) -> str:
+    """What tells which request of ours a response answers (section 17.1.3)."""
+    return f"{branch}\n{method}"
 
 
 def stamped(request: Request, flow: Flow) -> Request:

@@ -1,7 +1,8 @@
 """The four transaction state machines as tables (RFC 3261 section 17 with the Accepted state of RFC 6026).
 
 `TABLE` maps (machine, state, what happened) to (next state, what to do). What it does not name is ignored: that is how
-retransmissions are absorbed. `ENTRY` gives the timers a state starts on entry; entering a state again starts nothing.
+retransmissions are absorbed. What "send" sent, and "ack" acknowledged with, "resend" repeats. `ENTRY` gives the timers
+a state starts on entry; entering a state again starts nothing.
 
 Happenings: "1xx", "2xx", "failure" received from the peer; "send 1xx", "send 2xx", "send failure" asked by the user;
 "send once" a challenge;
@@ -18,7 +19,7 @@ Cause = Literal[
     "error",
 ]  # fmt: skip
 Action = Literal[
-    "send", "resend", "trying", "pass", "ack", "cancel", "give up", "extend", "timeout", "fail"
+    "send", "send only", "resend", "trying", "pass", "ack", "cancel", "give up", "extend", "timeout", "fail"
 ]  # fmt: skip
 
 
@@ -65,7 +66,7 @@ TABLE: dict[tuple[Kind, State, Cause], tuple[State, tuple[Action, ...]]] = {
     ("invite client", "proceeding", "error"): ("terminated", ("fail",)),
     ("invite client", "accepted", "2xx"): ("accepted", ("pass",)),
     ("invite client", "accepted", "expire"): ("terminated", ()),
-    ("invite client", "completed", "failure"): ("completed", ("ack",)),
+    ("invite client", "completed", "failure"): ("completed", ("resend",)),
     ("invite client", "completed", "expire"): ("terminated", ()),
     ("client", "trying", "1xx"): ("proceeding", ("pass",)),
     ("client", "trying", "2xx"): ("completed", ("pass",)),
@@ -83,11 +84,11 @@ TABLE: dict[tuple[Kind, State, Cause], tuple[State, tuple[Action, ...]]] = {
     ("invite server", "proceeding", "request"): ("proceeding", ("resend",)),
     ("invite server", "proceeding", "retry"): ("proceeding", ("trying",)),
     ("invite server", "proceeding", "send 1xx"): ("proceeding", ("send",)),
-    ("invite server", "proceeding", "send 2xx"): ("accepted", ("send",)),
+    ("invite server", "proceeding", "send 2xx"): ("accepted", ("send only",)),
     ("invite server", "proceeding", "send failure"): ("completed", ("send",)),
     ("invite server", "proceeding", "send once"): ("terminated", ("send",)),
     ("invite server", "proceeding", "error"): ("terminated", ("fail",)),
-    ("invite server", "accepted", "send 2xx"): ("accepted", ("send",)),
+    ("invite server", "accepted", "send 2xx"): ("accepted", ("send only",)),
     ("invite server", "accepted", "expire"): ("terminated", ()),
     ("invite server", "completed", "request"): ("completed", ("resend",)),
     ("invite server", "completed", "retry"): ("completed", ("resend",)),

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from protocols.net import Address
 from provisioning.config.announcements import AnnouncementsConfig
 from provisioning.config.cluster import ClusterConfig
 from provisioning.config.diversion import DiversionConfig, XcapConfig
@@ -252,6 +253,12 @@ class Config(Section):
     def data_path(self) -> Path:
         """The data directory in force."""
         return self.data_dir or Path("dialcast-data")
+
+    @property
+    def phone(self) -> TerminalConfig:
+        """`terminal`, at our own server where it names none."""
+        own = Address(self.sip.advertised_host or self.sip.bind, self.sip.port)
+        return self.terminal.model_copy(update={"server": self.terminal.server or str(own)})
 
     @property
     def exposed(self) -> bool:

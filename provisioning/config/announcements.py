@@ -23,7 +23,8 @@ class AnnouncementsConfig(Section):
     key_timeout: Seconds = 10
     """Seconds to wait for the next key before what was pressed so far counts."""
     pin_tries: Annotated[int, Field(ge=1, le=10)] = 3
-    """PINs one call may try; after the last it is ended. Each try counts for `channels.pin_attempts_*`."""
+    """Times one call is asked for a PIN; after the last it is ended. What was pressed, unless nothing was, counts
+    for `channels.pin_attempts_*`."""
     pin_calls: Count = 80
     """Calls being asked for a PIN at once; above it 486. Below `relay.max_announcements` it leaves room for
     codes."""

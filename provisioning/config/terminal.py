@@ -11,8 +11,8 @@ from provisioning.value_types import Count, HostPort, Number, Seconds, VideoSize
 class TerminalConfig(Section):
     """Defaults of the softphone, `dialcast phone`; its options win."""
 
-    server: HostPort = "127.0.0.1:5060"
-    """Server to register with, HOST:PORT."""
+    server: HostPort | None = None
+    """Server to register with, HOST:PORT; null is the server of this same configuration, by `sip`."""
     transport: Literal["udp", "tcp"] = "udp"
     """Signalling transport. TCP survives NATs and large offers better; UDP is one round trip faster."""
     number: Number | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from protocols.sip.events import ServerTransaction
+from protocols.sip.message import Request
 from provisioning.config import Config
 from sip_app.access.guard import Guard
 from sip_app.bounds import MAX_TRACKED, RateLimit, make_room
@@ -67,17 +68,19 @@ class Quotas:
             limited("security.max_dialogs")
             raise Rejected(503, "Too Many Calls", (("Retry-After", "30"),))
 
-    def call(self, endpoint: "SipEndpoint", tx: ServerTransaction, aor: str) -> None:
+    def call(self, endpoint: "SipEndpoint", tx: ServerTransaction, request: Request, aor: str) -> None:
         """A call of an account arrives, and counts until it is refused, ends or `departs`. Raises `Rejected` 486."""
-        name = tx.request.call_id, tx.request.from_.tag
+        if tx.answered:  # it was cancelled
+            return
+        name = request.call_id, request.from_.tag
         self.begin(aor, name)
         self._arriving[tx] = name
 
-        def ended() -> None:
-            if self._arriving.pop(tx, None) is not None and not tx.last.startswith(b"SIP/2.0 2"):
+        def answered(status: int) -> None:
+            if self._arriving.pop(tx, None) is not None and not 200 <= status < 300:
                 self.end(name)
 
-        endpoint.at_end(tx, ended)
+        endpoint.at_answer[tx] = answered
 
     def departs(self, tx: ServerTransaction) -> None:
         """What follows in a call does not pass here, its end neither: the server that has it counts it."""

@@ -28,6 +28,7 @@ from protocols.control import (
 )
 from protocols.dtmf_relay import CONTENT_TYPES, key_of
 from protocols.prompts import Prompt, language_of
+from protocols.sdp import SessionDescription
 from protocols.sip.message import Request
 from sip_app.broadcast.group import Broadcasting, new_leg_id
 from sip_app.broadcast.held_legs import GroupKey
@@ -262,13 +263,16 @@ class Announcements:
             made.on_ended(dialog.end_cause)
         return made
 
-    async def confirm(self, call: IncomingCall, prompts: tuple[Prompt, ...], reason: str) -> bool:
-        """Answer, speak, and hang up with this Reason; False, and nothing done, where that call cannot be spoken to.
+    async def confirm(
+        self, call: IncomingCall, offered: SessionDescription | None, prompts: tuple[Prompt, ...], reason: str
+    ) -> bool:
+        """Answer what the call `offered`, speak, and hang up with this Reason; False, and nothing done, where it cannot
+        be spoken to.
 
         Raises `CallGone`, and `Rejected` for a call nobody can answer.
         """
         try:
-            plan = plan_announcement(call.offer, self.service.config.media)
+            plan = plan_announcement(offered or b"", self.service.config.media)
         except Rejected:
             return False
         if plan.ours or not plan.hears or not self.service.config.announcements.codes:

@@ -74,6 +74,8 @@ class LiveGroup:
     """Ends a broadcast that reaches the policy's `max_seconds`."""
     inherited_from: str = ""
     """The server it was taken over from."""
+    unheard: bool = False
+    """True from its opening until the relay takes media of its broadcaster."""
     replacing: bool = False
     """True while another call of the broadcaster takes over."""
     reopening: asyncio.Task[None] | None = None

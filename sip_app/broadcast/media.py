@@ -184,18 +184,19 @@ def plan_leg(body: bytes, role: Role, formats: Iterable[GroupFormat]) -> Plan:
     return _plan(body, role, {fmt.kind: tuple(_compatible(fmt, role)) for fmt in formats})
 
 
-def plan_announcement(body: bytes, config: MediaConfig) -> Plan:
+def plan_announcement(offer: bytes | SessionDescription, config: MediaConfig) -> Plan:
     """What a caller can have of an announcement: sound in a format there are recordings in. `Rejected` 400 or 488."""
     audio = [preference for preference in config.audio if preference.startswith(_SPOKEN)]
-    plan = _plan(body, "sink", {"audio": audio})
+    plan = _plan(offer, "sink", {"audio": audio})
     if not plan.speakable:  # an AMR mode set without the recorded mode
-        plan = _plan(body, "sink", {"audio": [name for name in audio if not name.startswith("AMR")]})
+        plan = _plan(offer, "sink", {"audio": [name for name in audio if not name.startswith("AMR")]})
     return plan
 
 
-def _plan(body: bytes, role: Role, preferences: Mapping[MediaKind, Sequence[str]]) -> Plan:
+def _plan(given: bytes | SessionDescription, role: Role, preferences: Mapping[MediaKind, Sequence[str]]) -> Plan:
     try:
-        offer = parse(body) if body else willing_peer(preferences, FEEDBACK)
+        read = parse(given) if isinstance(given, bytes) and given else given
+        offer = read if isinstance(read, SessionDescription) else willing_peer(preferences, FEEDBACK)
     except SdpError as error:
         raise Rejected(400, f"Malformed SDP: {error}"[:80].replace("\r", " ").replace("\n", " ")) from None
     chosen: list[Chosen] = []
@@ -211,7 +212,7 @@ def _plan(body: bytes, role: Role, preferences: Mapping[MediaKind, Sequence[str]
     if not chosen:
         wanted = "; ".join(f"{kind} {' or '.join(names)}" for kind, names in preferences.items() if names)
         raise Rejected(488, None, [("Warning", f'304 dialcast "No format in common; supported: {wanted}"')])
-    return Plan(offer, role, tuple(chosen), ours=not body)
+    return Plan(offer, role, tuple(chosen), ours=not given)
 
 
 def _compatible(fmt: GroupFormat, role: Role) -> Iterator[str]:

@@ -113,6 +113,7 @@ class OperatorDoor:
                 "viewers": sorted(viewer.number for viewer in group.viewers.values()),
                 "forwarded": group.forwarded,
                 "media": [f"{fmt.codec}/{fmt.clock_rate}" for fmt in group.formats],
+                "unheard": group.unheard,
                 "as_id": self._service.as_id,
             }
             for group in (*self._service.open.values(), *self._service.closing)

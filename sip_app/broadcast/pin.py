@@ -23,8 +23,10 @@ from sip_app.metrics import PINS, limited
 
 MAX_DIGITS = 16
 REFUSED = 'SIP;cause=403;text="Wrong PIN"'
+NO_PIN = 'SIP;cause=403;text="No PIN Entered"'
 FULL = 'Q.850;cause=17;text="Broadcast is full"'
 NO_RELAY = 'Q.850;cause=41;text="Media relay unavailable"'
+_VERDICTS = {"": "right", REFUSED: "refused", NO_PIN: "none", ENDED: "ended", FULL: "full", UNHEARD: "unheard"}
 
 log = structlog.get_logger()
 
@@ -60,49 +62,58 @@ class PinDesk:
                 near=(group.channel, group.epoch),
             )
             try:
-                await self._serve(service, call, group, asked)
+                verdict = await self._serve(service, call, group, asked)
             except CallGone:
+                verdict = "gone"
                 log.info("viewer.gone_at_pin", channel=group.channel, viewer=call.caller.number)
+            PINS.labels(verdict).inc()
         finally:
             self._asking -= 1
             group.at_pin.discard(call)
 
-    async def _serve(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> None:
-        knows = await self._knows(service, call, group, asked)
+    async def _serve(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> str:
+        """Ask, and let in or hang up; the verdict, for the metric. Raises `CallGone`."""
+        reason = await self._refusal(service, call, group, asked)
         if asked.unheard:
-            await asked.end(UNHEARD)
-        elif not knows:
-            PINS.labels("refused").inc()
-            await asked.end(REFUSED)
-        elif group.over():
+            reason = UNHEARD
+        elif not reason and group.over():
             await asked.play("ended")
-            await asked.end(ENDED)
-        elif not group.room_for(1):
+            reason = ENDED
+        elif not reason and not group.room_for(1):
             limited("services.max_viewers")
             await asked.play("full")
-            await asked.end(FULL)
+            reason = FULL
+        if reason:
+            await asked.end(reason)
         else:
             group.at_pin.discard(call)  # from here on it has its place
-            PINS.labels("right").inc()
             await _let_in(service, call, group, asked)
+        return _VERDICTS[reason]
 
-    async def _knows(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> bool:
+    async def _refusal(self, service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> str:
+        """Why the caller is not let in, "" once the PIN was right. Pressing nothing is no try, yet asked no oftener."""
         settings = service.config.announcements
+        reason = NO_PIN
         prompts: tuple[Prompt, ...] = ("pin-enter",)
         for _ in range(settings.pin_tries):
             pin = await asked.ask(*prompts, most=MAX_DIGITS, timeout=settings.key_timeout)
+            prompts = ("pin-enter",)
             if asked.unheard:
-                return False
+                return UNHEARD
+            if not pin:
+                continue
             try:
                 if await service.gate.verify_pin(group.policy, group.channel, call.caller, pin):
-                    return True
+                    return ""
             except Rejected:  # too many wrong ones, from this caller or for this channel: not even looked at
+                reason = REFUSED
                 break
-            prompts = ("pin-wrong", "pin-enter")
+            reason, prompts = REFUSED, ("pin-wrong", "pin-enter")
         else:
             limited("announcements.pin_tries")
-        await asked.play("pin-failed")
-        return False
+        if reason == REFUSED:
+            await asked.play("pin-failed")
+        return reason
 
 
 async def _let_in(service: Broadcasting, call: IncomingCall, group: LiveGroup, asked: Announcement) -> None:

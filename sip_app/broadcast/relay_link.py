@@ -206,7 +206,12 @@ class RelayLink:
         transport: Any = self._wire.transport
         transport.setTcpKeepAlive(True)
         transport.setTcpNoDelay(True)  # small boxes both ways: Nagle would hold a command back for 40 ms
-        reply = await self._exchange(self._hello, HelloReply)
+        try:
+            reply = await self._exchange(self._hello, HelloReply)
+        except RelayUnavailable as error:
+            if not isinstance(error.__cause__, ConnectionClosed):
+                raise
+            raise RelayUnavailable("it hung up before the greeting; does control.tls_* match on both ends?") from error
         if reply.version != VERSION:
             raise ControlError("version", f"relay speaks version {reply.version}, this server {VERSION}")
         self.reborn = self.instance not in ("", reply.instance)

@@ -232,6 +232,7 @@ class BroadcastCalls:
                 log.info("leg.back", channel=group.channel, leg=leg_id)
                 self.service.silent.pop((event.group_id, event.epoch, leg_id), None)
             case MediaStarted(kind=kind):
+                group.unheard = False
                 log.info("broadcast.media_started", channel=group.channel, kind=kind)
             case KeyframeWanted() if group.source is not None:
                 self.service.spawn(ask_picture(group.source))
@@ -264,7 +265,7 @@ class BroadcastCalls:
             limited("service.max_groups")
             raise Rejected(486, "Too Many Broadcasts", RETRY_AFTER)
         plan = plan_source(call.offer, service.config.media)
-        group = LiveGroup(call.caller.aor, new_leg_id(), plan.formats, call.service, policy)
+        group = LiveGroup(call.caller.aor, new_leg_id(), plan.formats, call.service, policy, unheard=True)
         service.open[group.channel] = group
         try:
             group.epoch = await service.ports.broadcasts.next_epoch(group.channel)
@@ -345,7 +346,7 @@ class BroadcastCalls:
             group.grace.cancel()
         group.replacing = True
         old, old_leg = group.source, group.leg_id
-        group.leg_id, group.source = new_leg_id(), None
+        group.leg_id, group.source, group.unheard = new_leg_id(), None, True
         group.joined = asyncio.get_running_loop().create_future()
         group.source_version += 1
         try:

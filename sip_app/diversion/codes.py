@@ -87,16 +87,20 @@ def parse_code(text: str) -> Code:
     return code
 
 
-def inactive_answer(offer: bytes, host: str) -> bytes:
-    """The SDP of a call that carries nothing: audio inactive on port 9. Raises `Rejected` 488 for a bad offer."""
-    connection = "::" if ":" in host else "0.0.0.0"
-    if not offer:
-        media = (Media("audio", DISCARD_PORT, formats=(Format(0, "PCMU", 8000),), direction="inactive"),)
-        return SessionDescription(Origin(address=host), connection=connection, media=media).serialise()
+def _offered(call: IncomingCall) -> SessionDescription | None:
+    """The offer, None where there is none. Raises `Rejected` 488 for one that cannot be read."""
     try:
-        offered = parse(offer)
+        return parse(call.offer) if call.offer else None
     except SdpError:
         raise Rejected(488, "Unreadable SDP") from None
+
+
+def inactive_answer(offered: SessionDescription | None, host: str) -> bytes:
+    """The SDP of a call that carries nothing: audio inactive on port 9."""
+    connection = "::" if ":" in host else "0.0.0.0"
+    if offered is None:
+        media = (Media("audio", DISCARD_PORT, formats=(Format(0, "PCMU", 8000),), direction="inactive"),)
+        return SessionDescription(Origin(address=host), connection=connection, media=media).serialise()
     answered = tuple(
         replace(
             answer_media(m, port=DISCARD_PORT, connection="", formats=m.formats[:1], direction="inactive"),
@@ -144,12 +148,15 @@ class ServiceCodes:
         code = parse_code(dialled)
         if not call.caller.authenticated:
             raise Rejected(403, "Codes Need Authentication")
-        body = inactive_answer(call.offer, self._host)
+        offered = _offered(call)
         outcome = await self.apply(call.caller.aor, code)
         log.info("code.accepted", aor=call.caller.aor, operation=code.operation, number=code.number, outcome=outcome)
         reason = str(Reason("SIP", 200, outcome))
-        if self.announcements is not None and await self.announcements.confirm(call, spoken(code, outcome), reason):
+        if self.announcements is not None and await self.announcements.confirm(
+            call, offered, spoken(code, outcome), reason
+        ):
             return
+        body = inactive_answer(offered, self._host)
         dialog = await call.answer(body=body, app={"kind": "code"}, lasting=False)
         await dialog.acked.wait()
         await dialog.bye(reason)

@@ -63,12 +63,12 @@ def history_lines(entries: Iterable[HistoryEntry], *, trusted: bool, hidden: boo
     )
 
 
-def with_history(response: Response, request: Request, lines: Lines) -> Response:
+def with_history(response: Response, lines: Lines, asked: bool) -> Response:
     """A response to a diverted call, with what its caller may know in the place of what the target told.
 
-    A 181 always says it; others say it to a caller that asked for it by `histinfo` (RFC 7044 section 5).
+    A 181 always says it; others say it to a caller that `asked` for it by `histinfo` (RFC 7044 section 5).
     """
-    wanted = response.status == 181 or "histinfo" in request.supported
+    wanted = response.status == 181 or asked
     headers = response.headers.without("history-info")
     return replace(response, headers=headers.add(*lines) if wanted else headers)
 

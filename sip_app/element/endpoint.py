@@ -35,6 +35,7 @@ from sip_app.access.admission import Admission
 from sip_app.calls.dialogs import Dialog, Rejected, new_tag
 from sip_app.calls.incoming import IncomingCall
 from sip_app.diversion.history import Lines, with_history
+from sip_app.element.passing import Passing
 from sip_app.element.stateless import Stateless
 from sip_app.element.tasks import Tasks
 from sip_app.element.users import ClientUser, Pipeline, Waiter
@@ -82,8 +83,10 @@ class SipEndpoint:
         self.early: dict[DialogId, IncomingCall] = {}
         self.calls: dict[ServerTransaction, IncomingCall] = {}
         self.cancellable: dict[ServerTransaction, Callable[[], None]] = {}
-        self._histories: dict[ServerTransaction, Lines] = {}
-        self._at_end: dict[ServerTransaction, list[Callable[[], object]]] = {}
+        self.at_answer: dict[ServerTransaction, Callable[[int], object]] = {}
+        """Who is told the final status, or 0 where a transaction ends without one."""
+        self.passing = Passing()
+        self._histories: dict[ServerTransaction, tuple[Lines, bool]] = {}
         self.users: dict[ClientTransaction, ClientUser] = {}
         self._config = config
         self._sip = sip = config.sip
@@ -177,14 +180,27 @@ class SipEndpoint:
 
     def respond(self, tx: ServerTransaction, response: Response, send: Send | None = None) -> None:
         """Answer a request."""
-        count_answer(tx.request.method, response.status)
-        if self._histories and (lines := self._histories.get(tx)) is not None:
-            response = with_history(response, tx.request, lines)
+        count_answer(tx.method, response.status)
+        if self._histories and (known := self._histories.get(tx)) is not None:
+            response = with_history(response, *known)
         (send or self._layer.send_response)(tx, response, self.loop.time())
+        if response.status >= 200:
+            self._answered(tx, response.status)
+            tx.release()
         self.pump()
+
+    def _answered(self, tx: ServerTransaction, status: int) -> None:
+        """What is held of the request from now on is for its retransmissions alone."""
+        if (call := self.calls.pop(tx, None)) is not None:
+            tx.to_tag = call.local_tag
+        self.cancellable.pop(tx, None)
+        if (act := self.at_answer.pop(tx, None)) is not None:
+            act(status)
 
     def reject(self, tx: ServerTransaction, request: Request, refusal: Rejected) -> None:
         """Answer a request with a refusal; through its call, if it has one."""
+        if tx.answered:
+            return
         call = self.calls.get(tx)
         if call is not None:
             call.reject(refusal.status, refusal.reason, refusal.headers)
@@ -201,19 +217,15 @@ class SipEndpoint:
 
     def show_history(self, tx: ServerTransaction, lines: Lines) -> None:
         """What the responses of a diverted call say of its history from now on."""
-        if not tx.terminated:
-            self._histories[tx] = lines
-
-    def at_end(self, tx: ServerTransaction, act: Callable[[], object]) -> None:
-        """Call `act` once the transaction is forgotten."""
-        self._at_end.setdefault(tx, []).append(act)
+        if not tx.answered:
+            self._histories[tx] = lines, "histinfo" in tx.request.supported
 
     def cancel(self, tx: ClientTransaction, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Cancel an INVITE we sent."""
         self._layer.cancel(tx, self.loop.time(), headers)
         self.pump()
 
-    def send_stateless(self, message: Request | Response, flow: Flow) -> None:
+    def send_stateless(self, message: Request | Response | bytes, flow: Flow) -> None:
         """Send an ACK, or an answer to what could not be read."""
         self._layer.send_stateless(message, flow)
         self.pump()
@@ -364,17 +376,18 @@ class SipEndpoint:
             case ResponseReceived(tx, response):
                 if (user := self.users.get(tx)) is not None:
                     user.on_response(response, tx)
+                    if response.status >= 200 and tx.state != "accepted":
+                        self.users.pop(tx, None)
+                        tx.release()
             case RequestReceived(tx, request, flow):
                 self._pipeline.on_request(tx, request, flow)
             case TransactionTerminated(tx):
                 if isinstance(tx, ClientTransaction):
                     self.users.pop(tx, None)
                 elif isinstance(tx, ServerTransaction):
-                    self.calls.pop(tx, None)
-                    self.cancellable.pop(tx, None)
+                    self._answered(tx, 0)
                     self._histories.pop(tx, None)
-                    for act in self._at_end.pop(tx, ()):
-                        act()
+                    self.passing.end(tx)
             case AckReceived(request, flow):
                 dialog = self.dialogs.get(incoming_id(request))
                 if dialog is not None:
@@ -383,7 +396,8 @@ class SipEndpoint:
                     self._pipeline.on_ack(request, flow)
             case CancelReceived(tx, cancel_tx, request):
                 call = self.calls.get(tx)  # both answers have one To tag (RFC 3261 section 9.2)
-                self.respond(cancel_tx, make_response(request, 200, to_tag=call.local_tag if call else new_tag()))
+                to_tag = call.local_tag if call else tx.to_tag or new_tag()
+                self.respond(cancel_tx, make_response(request, 200, to_tag=to_tag))
                 self._cancelled(tx)
             case TransactionTimeout(tx):
                 self._failed(tx, 408)
@@ -395,7 +409,7 @@ class SipEndpoint:
             call.cancel()
         elif (give_up := self.cancellable.get(tx)) is not None:
             give_up()
-        else:
+        elif not tx.answered:
             self.respond(tx, make_response(tx.request, 487, to_tag=new_tag()))
 
     def _failed(self, tx: object, status: int) -> None:

@@ -21,7 +21,7 @@ from sip_app.metrics import count_answer, limited
 
 _REMEMBERED = 512
 """Challenges given last, so that a request sent twice is not asked twice, with two nonces, of which one is taken for a
-refusal; about 3 kB each."""
+refusal; about 700 bytes each."""
 _TAG_BYTES = 10
 """Longer than the tags of dialogs, so that their ACKs are told apart by a glance."""
 
@@ -29,10 +29,10 @@ _TAG_BYTES = 10
 class Stateless:
     """Makes such answers and gives them to `send`."""
 
-    def __init__(self, send: Callable[[Response, Flow], None]) -> None:
+    def __init__(self, send: Callable[[Response | bytes, Flow], None]) -> None:
         self._send = send
         self._key = secrets.token_bytes(32)
-        self._asked: dict[tuple[str, int, Flow], Response] = {}
+        self._asked: dict[tuple[str, int, Flow], bytes] = {}
 
     def challenge(self, request: Request, flow: Flow, challenge: Rejected) -> None:
         """Ask for credentials. Whoever missed the question asks again, and lately asked hears the same."""
@@ -42,7 +42,7 @@ class Stateless:
         answer = self._asked.get(key)
         if answer is None:
             make_room(self._asked, _REMEMBERED)
-            answer = self._asked[key] = challenge.answer(request, key[0])
+            answer = self._asked[key] = challenge.answer(request, key[0]).serialise()
         self._send(answer, response_flow(request, flow))
 
     def acknowledged(self, ack: Request) -> bool:

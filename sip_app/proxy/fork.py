@@ -16,7 +16,7 @@ from protocols.sip.dialog import uac_dialog
 from protocols.sip.errors import SipParseError
 from protocols.sip.events import ClientTransaction, ServerTransaction
 from protocols.sip.headers import Reason
-from protocols.sip.message import Headers, Request, Response, make_response
+from protocols.sip.message import Request, Response, make_response
 from sip_app.calls.dialogs import new_tag
 from sip_app.element.endpoint import SipEndpoint
 from sip_app.metrics import limited
@@ -55,12 +55,50 @@ class ForkUser(Protocol):
 class _Branch:
     """One place the request went to, and the other ways to it that are left."""
 
+    __slots__ = ("early", "rang", "released", "status", "ways")
+
     def __init__(self, ways: Sequence[tuple[Request, Flow]]) -> None:
         self.ways = ways
         self.rang = False
         self.status: int | None = None
         self.early: set[str] = set()
         self.released: set[str] = set()
+
+
+_Written = tuple[tuple[str, str, bool], ...]
+"""From and To as the caller wrote them, where the request went on with others; True for a To without a tag."""
+
+
+def _written(asked: Request, sent: Request) -> _Written:
+    return tuple(
+        [
+            (name, written, name == "To" and not asked.to.tag)
+            for name in ("From", "To")
+            if (written := asked.headers.get(name)) is not None and sent.headers.get(name) != written
+        ]
+    )
+
+
+def _for_caller(response: Response, written: _Written) -> Response:
+    """The response as the caller gets it: without our Via, and with what he wrote."""
+    headers = response.headers
+    for name, value, untagged in written:
+        with suppress(SipParseError):
+            tag = response.to.tag if untagged else ""
+            headers = headers.with_(name, f"{value};tag={tag}" if tag else value)
+    return Response(response.status, response.reason, headers.with_first("Via", None), response.body)
+
+
+class _Answered:
+    """Passes on what is repeated of a branch's 2xx for 32 s (section 16.7 step 5): all that is left of a fork then."""
+
+    __slots__ = ("_endpoint", "_tx", "_written")
+
+    def __init__(self, endpoint: SipEndpoint, tx: ServerTransaction, written: _Written) -> None:
+        self._endpoint, self._tx, self._written = endpoint, tx, written
+
+    def on_response(self, response: Response, tx: ClientTransaction) -> None:
+        self._endpoint.respond(self._tx, _for_caller(response, self._written))
 
 
 class Fork:
@@ -76,6 +114,7 @@ class Fork:
     ) -> None:
         self._endpoint = endpoint
         self._tx = tx
+        self._request = tx.request
         self._user = user
         self._patience = patience
         self._concluded = concluded
@@ -90,7 +129,7 @@ class Fork:
 
     def start(self, outgoing: Sequence[Sequence[tuple[Request, Flow]]]) -> None:
         """Send every branch, each by the first of its ways."""
-        if self._tx.request.method == "INVITE":
+        if self._request.method == "INVITE":
             self._endpoint.cancellable[self._tx] = self.give_up
         for (request, flow), *ways in outgoing:
             self._branches[self._endpoint.send(request, flow, self)] = _Branch(ways)
@@ -117,7 +156,7 @@ class Fork:
         self._cancel_pending((("Reason", str(reason)),))
 
     def _cancel_pending(self, headers: tuple[tuple[str, str], ...]) -> None:
-        if self._tx.request.method == "INVITE":
+        if self._request.method == "INVITE":
             for tx, branch in list(self._branches.items()):
                 if branch.status is None:
                     self._endpoint.cancel(tx, headers)
@@ -131,10 +170,9 @@ class Fork:
         if self._try_next(response, tx, branch):
             return
         if "via" in response.headers:
-            headers = self._as_asked(response, tx).with_first("Via", None)
-            response = Response(status, response.reason, headers, response.body)
+            response = _for_caller(response, _written(self._request, tx.request))
         else:
-            response = make_response(self._tx.request, 408 if status == 408 else 480, to_tag=new_tag())
+            response = make_response(self._request, 408 if status == 408 else 480, to_tag=new_tag())
         if status < 200:
             self._provisional(response, branch)
             return
@@ -143,16 +181,6 @@ class Fork:
             self._answered(response, tx, branch)
         elif not self._done:
             self._failed(response, branch)
-
-    def _as_asked(self, response: Response, tx: ClientTransaction) -> Headers:
-        """The headers with From and To as the caller wrote them, where the request went on with others."""
-        asked, sent, headers = self._tx.request.headers, tx.request.headers, response.headers
-        for name in ("From", "To"):
-            if (written := asked.get(name)) is not None and sent.get(name) != written:
-                with suppress(SipParseError):
-                    tag = response.to.tag if name == "To" and not self._tx.request.to.tag else ""
-                    headers = headers.with_(name, f"{written};tag={tag}" if tag else written)
-        return headers
 
     def _try_next(self, response: Response, tx: ClientTransaction, branch: _Branch) -> bool:
         """True if the branch goes on another way: this one is dead, silent or says so (RFC 5626 5.3, RFC 3263 4.3)."""
@@ -191,13 +219,17 @@ class Fork:
     def _answered(self, response: Response, tx: ClientTransaction, branch: _Branch) -> None:
         if self._abandoned is not None:
             self._release(response, tx, branch, self._abandoned)
-        elif not self._done or self._tx.request.method == "INVITE":
+        elif not self._done or self._request.method == "INVITE":
             self._done = True
             self._stop_timer()
-            self._endpoint.respond(self._tx, response)
-            self._cancel_pending(_ANSWERED_ELSEWHERE)
             if self._concluded is not None:
                 self._concluded(response.status)
+            self._endpoint.respond(self._tx, response)
+            self._cancel_pending(_ANSWERED_ELSEWHERE)
+            if tx.state == "accepted":
+                written = _written(self._request, tx.request)
+                self._endpoint.users[tx] = _Answered(self._endpoint, self._tx, written)
+                tx.release()
 
     def _failed(self, response: Response, branch: _Branch) -> None:
         user = None if self._given_up else self._user
@@ -216,13 +248,14 @@ class Fork:
         if user is not None and user.failed(self, Outcome(self.statuses, self._best, self.rang)):
             return
         self._done = True
-        self._endpoint.respond(self._tx, final := self._final(self._best))
+        final = self._final(self._best)
         if self._concluded is not None:
             self._concluded(final.status)
+        self._endpoint.respond(self._tx, final)
 
     def _final(self, best: Response) -> Response:
         if self._given_up and best.status != 487:
-            return make_response(self._tx.request, 487, to_tag=new_tag())
+            return make_response(self._request, 487, to_tag=new_tag())
         if best.status == 503:
             return Response(500, "Server Internal Error", best.headers.without("retry-after"), best.body)
         if best.status == 430:  # between an edge and us alone: no endpoint is to see it (RFC 5626 section 11.6)
@@ -246,7 +279,7 @@ class Fork:
 
     def _end_early(self, branch: _Branch, reason: Reason) -> None:
         """Tell a caller that understands it that the early dialogs of a branch are over; the call goes on."""
-        request = self._tx.request
+        request = self._request
         if "199" in request.supported and "100rel" not in request.required:
             for tag in branch.early:
                 lines = (("Reason", str(reason)),)

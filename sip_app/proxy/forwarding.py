@@ -6,7 +6,6 @@ P-Asserted-Identity and the whole of History-Info go to trusted peers only (RFC 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from protocols.net import Flow
 from protocols.sip.events import ServerTransaction
@@ -21,8 +20,6 @@ from sip_app.proxy.routes import RouteSigner, record_routes
 
 MAX_FORWARDS = 70
 _DIALOG_MAKERS = frozenset(("INVITE", "SUBSCRIBE", "REFER"))
-
-LoopKey = tuple[str, str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +55,17 @@ class Proxy:
         self.endpoint = endpoint
         self._admission = admission
         self._signer = signer
-        self._passing: dict[LoopKey, ServerTransaction] = {}
 
     def check_loop(self, tx: ServerTransaction, request: Request) -> None:
         """Remember that this request passes; raises `Rejected` 482 if it came round while it still did."""
-        key = (request.call_id, request.from_.tag, request.cseq.number, request.method, request.uri)
-        known = self._passing.get(key)
+        name = request.call_id, request.from_.tag, request.cseq.number, request.method, request.uri
+        known = self.endpoint.passing.find(name)
         if known is not None and known is not tx:
             own = {listener.shown for listener in self.endpoint.transports.listeners}
             if any(via.sent_by in own for via in request.vias[1:]):
                 raise Rejected(482)
             return
-        self._passing[key] = tx
-        self.endpoint.at_end(tx, partial(self._passing.pop, key, None))
+        self.endpoint.passing.add(tx, name)
 
     def trusts(self, flow: Flow) -> bool:
         """True for the flow of a trusted peer."""
@@ -98,6 +93,8 @@ class Proxy:
         which final status the caller got. Raises
         `Rejected`: 420 for anything that is asked of proxies, 483.
         """
+        if tx.answered:  # it was cancelled
+            return
         if "proxy-require" in request.headers:
             raise Rejected(420, headers=(("Unsupported", ", ".join(request.headers.all("proxy-require"))),))
         headers = one_hop_less(request).without("proxy-authorization")

@@ -97,7 +97,8 @@ class XcapServer:
             else:
                 self._listening = self._reactor.listenTCP(limits.port, door, interface=limits.bind)
         except CannotListenError as error:
-            log.warning("xcap.not_served", address=str(Address(limits.bind, limits.port)), error=str(error.socketError))
+            why, where = error.socketError, Address(limits.bind, limits.port)
+            log.warning("xcap.not_served", setting="xcap.port", address=str(where), error=why.strerror or str(why))
             return
         self._door = door
         where = self._listening.getHost()

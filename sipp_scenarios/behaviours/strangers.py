@@ -203,13 +203,13 @@ def guesses_passwords(world: World) -> None:
 def floods(world: World) -> str:
     """A burst from one address is dropped beyond sip.requests_per_second; another phone is served meanwhile."""
     with Datagrams(world.host) as flood:
-        began, answered = time.monotonic(), 0
-        for part in range(PARTS):
-            flood.send(world.server, *(options(world.server, flood.host, flood.port) for _ in range(FLOOD // PARTS)))
+        began, answered, burst = time.monotonic(), 0, FLOOD // PARTS
+        for _part in range(PARTS):
+            flood.send(world.server, *(options(world.server, flood.host, flood.port) for _ in range(burst)))
             answered += len(flood.received(0.03, FLOOD))
-            if part == PARTS // 2:
-                world.served()
         answered += len(flood.received(1, FLOOD))
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began  # without what the other phone takes: on a busy machine that is long
+        flood.send(world.server, *(options(world.server, flood.host, flood.port) for _ in range(burst)))
+        world.served()
     require(0 < answered <= 200 * (1 + seconds), f"{answered} of {FLOOD} answered in {seconds:.1f} s")
     return f"{answered} of {FLOOD} answered in {seconds:.1f} s"

@@ -108,8 +108,15 @@ SCENARIOS: Final = {
         ],
     ),
     "watch_and_ask_for_picture": Scenario(
-        "Watches, and asks for a full picture by INFO (RFC 5168).",
-        [*invite(VIDEO, WATCHED), ack(), repeated(inside("INFO", 3, body=MEDIA_CONTROL)), receive("200"), *talk(4)],
+        "Watches, and asks for a full picture by INFO (RFC 5168) when it is told to (ASK).",
+        [
+            *invite(VIDEO, WATCHED),
+            ack(),
+            receive("ASK"),
+            repeated(inside("INFO", 3, body=MEDIA_CONTROL)),
+            receive("200"),
+            *talk(4),
+        ],
     ),
     "watch_with_pin": Scenario(
         "Is asked for a PIN, presses a wrong one, then the right one, and watches.",

@@ -11,6 +11,7 @@ from sipp_scenarios.parts import (
     Body,
     Scenario,
     ack,
+    acknowledged,
     answer,
     expect,
     hang_up,
@@ -41,7 +42,7 @@ SCENARIOS: Final = {
         [
             *ring(),
             repeated(answer("200 OK", ALLOW, CONTACT, body=AUDIO, new=True)),
-            receive("ACK"),
+            *acknowledged(),
             *hung_up(),
         ],
     ),
@@ -118,7 +119,7 @@ SCENARIOS: Final = {
         [
             *ring(),
             repeated(answer("200 OK", ALLOW, CONTACT, body=AUDIO, new=True)),
-            receive("ACK"),
+            *acknowledged(),
             receive("INVITE", *KEPT),
             send(inside("INVITE", 1, body=AUDIO, to="[$caller]")),
             receive("100", optional="true"),

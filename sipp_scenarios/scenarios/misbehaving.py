@@ -103,9 +103,9 @@ SCENARIOS: Final = {
     "route_elsewhere": Scenario(
         "Sends a call along a route of its own making.",
         [
-            repeated(request("INVITE", 1, "Route: <sip:[victim];lr>", body=AUDIO)),
+            repeated(request("INVITE", 1, "Route: <sip:[victim];lr>", body=AUDIO), start_txn="first1"),
             *challenged(1),
-            send(request("ACK", 1, branch="[branch-4]")),
+            send(request("ACK", 1, branch="[branch-4]"), ack_txn="first1"),
             repeated(request("INVITE", 2, "Route: <sip:[victim];lr>", LOGIN, body=AUDIO)),
             *expect("100? 403"),
             send(request("ACK", 2, branch="[branch-3]")),

@@ -31,7 +31,7 @@ SCENARIOS: Final = {
     "register": Scenario(
         "REGISTER with digest: challenged (401), repeated with the answer, taken (200). Expires 0 withdraws.",
         [
-            repeated(request("REGISTER", 1, EXPIRES, uri=SERVER, to=OWN), start_rtd="answer"),
+            repeated(request("REGISTER", 1, EXPIRES, uri=SERVER, to=OWN), start_rtd="answer", start_txn="first1"),
             *challenged(1),
             repeated(request("REGISTER", 2, EXPIRES, LOGIN, uri=SERVER, to=OWN)),
             *expect("200"),

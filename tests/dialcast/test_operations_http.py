@@ -151,7 +151,7 @@ def test_strangers_who_sit_on_connections_leave_room_again(monkeypatch: pytest.M
 def test_a_taken_port_and_no_port_are_no_reason_not_to_run(capsys: pytest.CaptureFixture[str]) -> None:
     async def test(first: Monitor) -> None:
         assert first.address is not None
-        second = Monitor("test", well)
+        second = Monitor("relay", well)
         await second.start(*first.address)
         assert second.address is None
         await second.stop()
@@ -163,3 +163,5 @@ def test_a_taken_port_and_no_port_are_no_reason_not_to_run(capsys: pytest.Captur
     serving(test)
     said = capsys.readouterr()
     assert "monitor.not_served" in said.out + said.err
+    assert "operations.relay_port" in said.out + said.err
+    assert (said.out + said.err).count("127.0.0.1") == 1

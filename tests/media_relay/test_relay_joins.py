@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from aioice import stun
 from relay_world import HOST, IDR, PPS, SPS, Source, World, check
+from structlog.testing import capture_logs
 
 from protocols.control import AddViewer, LegBack, LegInfo, LegJoined, LegLost, LegSpec, OpenGroup, expect
 from protocols.net import Address
@@ -165,6 +166,29 @@ def test_a_viewer_behind_nat_that_only_reports_gets_media_where_its_sdp_says(wor
     sources["audio"].send(bytes(500))
     world.step()
     assert len(viewer.packets()) == 1
+
+
+def test_the_log_says_once_a_leg_whose_media_is_dropped_and_which_setting_drops_it(world: World) -> None:
+    """As of a phone that signals from 127.0.0.1 with its outside address in SDP."""
+    peer, other = world.peer("audio"), world.peer("audio", "127.0.0.3")
+    leg = LegSpec("src", "1001", ELSEWHERE, (peer.spec(receives=True),))
+    place = expect(world.do(OpenGroup("1001", 1, leg)), LegInfo).media[0]
+    with capture_logs() as events:
+        for number in range(3):
+            other.send(RtpPacket(97, number, number, 1, b"dropped"), place.rtp)
+            world.step()
+    assert events == [
+        {
+            "event": "leg.media_refused",
+            "log_level": "warning",
+            "group": "1001",
+            "leg": "src",
+            "kind": "audio",
+            "source": str(other.address),
+            "expected": str(peer.address),
+            "setting": "relay.latch: signalling",
+        }
+    ]
 
 
 def test_strict_latching_believes_the_sdp_address_only() -> None:

@@ -237,6 +237,47 @@ def test_a_refusal_nobody_acknowledges_times_out(wire: Wire) -> None:
     assert wire.count(wire.bob, TransactionTimeout) == 1
 
 
+def test_of_an_answered_request_only_the_bytes_of_its_answer_are_kept() -> None:
+    wire = Wire()
+    wire.lose = lambda line: line.startswith("SIP/2.0 404") and wire.count_sent("SIP/2.0 404") < 3
+    wire.send("OPTIONS")
+    wire.answer(404)
+    tx = wire.server_tx()
+    tx.release()
+    with pytest.raises(LookupError):
+        _ = tx.request
+    wire.run(5)
+    assert wire.statuses() == [404]
+    assert wire.count_sent("SIP/2.0 404") == 3
+    assert (tx.last[:11], tx.size) == (b"SIP/2.0 404", len(tx.last))
+    wire.run(40)
+    assert len(wire.bob) == 0
+
+
+def test_of_an_invite_that_was_taken_nothing_is_kept_and_its_user_repeats_the_200() -> None:
+    wire = Wire()
+    tx = wire.send("INVITE")
+    wire.answer(180)
+    ok = make_response(wire.server_tx().request, 200, to_tag="t")
+    for side in (wire.server_tx(), tx):
+        wire.bob.send_response(wire.server_tx(), ok, wire.now)
+        wire.pump()
+        side.release()
+    assert wire.statuses() == [180, 200, 200]
+    assert (wire.server_tx().last, tx.last) == (b"", b"")
+
+
+def test_a_refusal_that_comes_again_is_acknowledged_again_without_the_request() -> None:
+    wire = Wire()
+    wire.lose = lambda line: line.startswith("ACK") and wire.count_sent("ACK") < 3
+    tx = wire.send("INVITE")
+    wire.answer(486)
+    tx.release()
+    wire.run(5)
+    assert wire.count_sent("ACK") == 3
+    assert wire.server_tx().state == "confirmed"
+
+
 def test_every_2xx_comes_up_and_every_ack_comes_up(wire: Wire) -> None:
     tx = wire.send("INVITE")
     wire.answer(200)
@@ -384,7 +425,7 @@ def test_branches_of_old_are_told_apart_by_the_rest(branch: str) -> None:
     assert len(layer) == 2
 
 
-def test_the_timer_heap_does_not_grow_with_what_is_long_over() -> None:
+def test_the_timetable_does_not_grow_with_what_is_long_over() -> None:
     wire = Wire("tcp")
     for number in range(3000):
         wire.alice.send_request(request("OPTIONS", number), wire.flow, wire.now)
@@ -394,7 +435,7 @@ def test_the_timer_heap_does_not_grow_with_what_is_long_over() -> None:
         wire.bob.send_response(event.tx, make_response(event.request, 200, to_tag="t"), wire.now)
         wire.pump()
         wire.seen[wire.bob].clear()
-    assert len(wire.alice._heap) < 1100
+    assert len(wire.alice._timetable) < 1100
 
 
 _MOVES = st.lists(

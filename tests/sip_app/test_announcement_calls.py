@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from broadcast_world import BroadcastWorld, MediaPhone, broadcasting, until
+from structlog.testing import capture_logs
 from ua import DOMAIN, Call
 
 from media_relay.prompts import FOLDER, payloads
@@ -16,6 +17,7 @@ from protocols.records import Channel
 from protocols.rtp.packet import RtpPacket
 from protocols.rtp.telephone_event import build
 from protocols.sdp import SessionDescription, parse
+from sip_app.metrics import PINS
 
 PIN = "4711"
 KEYS = 101
@@ -87,9 +89,9 @@ async def watched_without_a_key(world: BroadcastWorld) -> MediaPhone:
     return phone
 
 
-async def private(world: BroadcastWorld) -> None:
-    """1001's broadcasts want a PIN from now on."""
-    channel = Channel(private=True, pin=hash_pin(PIN, bytes(16)))
+async def private(world: BroadcastWorld, listed: frozenset[str] = frozenset()) -> None:
+    """1001's broadcasts want a PIN from now on, of all but those listed."""
+    channel = Channel(private=True, pin=hash_pin(PIN, bytes(16)), listed=listed)
     await world.store.channels.change(f"1001@{DOMAIN}", lambda _: channel)
 
 
@@ -258,13 +260,57 @@ def test_a_wrong_pin_is_asked_for_again_and_in_the_end_refused(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_pressing_nothing_is_a_wrong_pin(tmp_path: Path) -> None:
+def test_pressing_nothing_is_no_wrong_pin_but_is_asked_no_oftener(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with broadcasting(tmp_path) as world:
+        async with broadcasting(tmp_path, config={"channels": {"pin_attempts_per_caller": 1}}) as world:
             await world.broadcaster()
             await private(world)
-            phone = await watched_without_a_key(world)
-            assert phone.ends == ['SIP;cause=403;text="Wrong PIN"']
+            with capture_logs() as events:
+                phone = await watched_without_a_key(world)
+            assert phone.ends == ['SIP;cause=403;text="No PIN Entered"']
+            assert not [event for event in events if event["event"] == "viewer.wrong_pin"]
+            caller = await called(phone, "1001", offer(phone))
+            await caller.hears_beginning_of("pin-enter")
+            caller.press(f"{PIN}#")
+            await until(lambda: bool(world.group.viewers))
+
+    asyncio.run(scenario())
+
+
+def verdicts() -> dict[str, float]:
+    samples = [sample for metric in PINS.collect() for sample in metric.samples if sample.name.endswith("_total")]
+    return {sample.labels["verdict"]: sample.value for sample in samples}
+
+
+@pytest.mark.parametrize("verdict", ["right", "refused", "none", "gone", "ended", "full", "unheard"])
+def test_whoever_is_asked_counts_by_how_it_ended(tmp_path: Path, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("media_relay.liveness.UNREACHABLE_SILENCE", 0.2)
+    monkeypatch.setattr("media_relay.liveness.VISIT_INTERVAL", 0.2)
+    settings = {
+        "announcements": {"pin_tries": 1, "key_timeout": 0.5 if verdict == "none" else 10},
+        "services": [{"number": "8888", "max_viewers": 1}],
+    }
+
+    async def scenario() -> None:
+        async with broadcasting(tmp_path, config=settings) as world:
+            _, live = await world.broadcaster()
+            await private(world, listed=frozenset((f"1003@{DOMAIN}",)))
+            phone, before = await world.phone("1002"), verdicts()
+            caller = await called(phone, "1001", offer(phone))
+            await caller.hears_beginning_of("pin-enter")
+            match verdict:
+                case "gone":
+                    await caller.call.send("BYE")
+                case "unheard":
+                    phone.audio.close()
+                    phone.video.close()
+                case "ended":
+                    await live.send("BYE")
+                case "full":
+                    await world.viewer("1003")
+            if verdict in ("right", "refused", "ended", "full"):
+                caller.press("0000#" if verdict == "refused" else f"{PIN}#")
+            await until(lambda: verdicts() == before | {verdict: before.get(verdict, 0) + 1}, 12)
 
     asyncio.run(scenario())
 

@@ -54,7 +54,8 @@ def test_whoever_is_called_cannot_keep_the_callers_call_counted(tmp_path: Path) 
             assert (await invited(bob, first, "1003", 7)).status == 482  # the very name of another's call
             assert (await invited(bob, first, "1003", 7, tag="bobs")).status == 480  # a name of his own
             quotas = world.server.quotas
+            assert list(quotas._calls) == ["1001@dialcast.internal"], "what was refused counts no longer"
             quotas.end((first.call_id, first.from_.tag))
-            assert list(quotas._calls) == ["1002@dialcast.internal"]
+            assert not quotas._calls
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broadcast_world import BROADCASTER, BroadcastWorld, broadcasting
+from broadcast_world import BROADCASTER, BroadcastWorld, broadcasting, until
 
 from provisioning.config import OPERATOR_SOCKET
 from sip_app.broadcast import ending
@@ -58,6 +58,22 @@ def test_the_list_shows_who_is_live_and_who_watches(tmp_path: Path) -> None:
             assert (row["number"], row["state"], row["forwarded"]) == (BROADCASTER, "live", True)
             assert row["viewers"] == ["1002", "1003"]
             assert row["media"] == ["PCMU/8000", "H264/90000"]
+
+    asyncio.run(scenario())
+
+
+def test_the_list_tells_whether_any_media_of_the_broadcaster_came(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with broadcasting(tmp_path) as world:
+            phone = await world.phone(BROADCASTER)
+            answered = await (await phone.dial("8888", body=phone.offer())).answered()
+            (answer,) = await tell(world, command(command="list"))
+            assert answer["broadcasts"][0]["unheard"] is True
+            phone.connect(answered.body)
+            phone.video.send()
+            await until(lambda: not world.group.unheard)
+            (answer,) = await tell(world, command(command="list"))
+            assert answer["broadcasts"][0]["unheard"] is False
 
     asyncio.run(scenario())
 

@@ -116,7 +116,7 @@ def test_a_call_handed_over_cannot_be_played_again(tmp_path: Path, monkeypatch: 
             assert await replayed() == 482
             assert (await view.send("BYE")).status == 200
             await until(lambda: not first.group.viewers)
-            await until(lambda: not first.server._merged._served, 8)
+            await until(lambda: not first.server.endpoint.passing, 8)
             assert await replayed() == 482
             await live.send("BYE")
             await first.over()

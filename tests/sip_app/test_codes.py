@@ -60,6 +60,17 @@ async def outcome(phone: Phone, code: str) -> str:
     return bye.reasons[0].text
 
 
+def test_a_code_whose_offer_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            phone = await world.phone("1001")
+            call = await phone.dial("*21*1003%23", body=b"v=0\r\nm=audio", content_type="application/sdp")
+            assert (await call.final()).status == 488
+            assert await own(world, "1001") is None
+
+    asyncio.run(scenario())
+
+
 async def refusal(phone: Phone, code: str) -> Response:
     return await (await phone.dial(code.replace("#", "%23"))).final()
 

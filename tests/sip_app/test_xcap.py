@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from lxml import etree
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from ua import DOMAIN
 
@@ -609,8 +610,12 @@ def test_a_port_that_is_taken_does_not_keep_calls_from_being_served(tmp_path: Pa
     async def scenario(world: World) -> None:
         config = Config(data_dir=tmp_path, xcap=XcapConfig(port=world.address.port))
         second = XcapServer(config, world.server._ports, world.server._reactor)
-        await second.start()
+        with capture_logs() as events:
+            await second.start()
         assert second.address is None
+        (event,) = events
+        assert (event["event"], event["setting"]) == ("xcap.not_served", "xcap.port")
+        assert (event["address"], event["error"]) == (str(world.address), "Address already in use")
         await second.stop()
 
     run(tmp_path, scenario)

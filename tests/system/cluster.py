@@ -19,6 +19,7 @@ from typing import Self
 
 from evented import ROOT, Evented, ProcessError
 
+from sipp_scenarios.own_server import START_SECONDS
 from sipp_scenarios.ports import free_ports
 
 EDGE_CONFIGURATION = ROOT / "docs" / "kamailio" / "kamailio.cfg"
@@ -170,7 +171,9 @@ class Relay(Evented):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.control = self.wait("ready line", 20, lambda: next(filter(None, map(_control, self.output)), None))
+        self.control = self.wait(
+            "ready line", START_SECONDS, lambda: next(filter(None, map(_control, self.output)), None)
+        )
         return self
 
 
@@ -198,7 +201,9 @@ class ApplicationServer(Evented):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.wait("ready line", 20, lambda: next((line for line in self.output if line.startswith("ready ")), None))
+        self.wait(
+            "ready line", START_SECONDS, lambda: next((line for line in self.output if line.startswith("ready ")), None)
+        )
         return self
 
 

@@ -3,12 +3,15 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from evented import Evented
 
+from sipp_scenarios.own_server import START_SECONDS
+from sipp_scenarios.ports import free_ports
 from sipp_scenarios.sipp import Account
 
 PASSWORDS = {str(number): f"dialcast-{number}" for number in range(1001, 1010)}
@@ -33,7 +36,8 @@ class Server(Evented):
         workers: int | None = None,
     ) -> None:
         """`settings` overrides single keys, as SECTION.FIELD: {"relay.leg_timeout": "3"}."""
-        arguments = ["up", "--bind", bind, "--sip-port", "0", "--data-dir", str(data)]
+        # Not any port: while the server is down that was killed, a stranger could be given it.
+        arguments = ["up", "--bind", bind, "--sip-port", str(free_ports()), "--data-dir", str(data)]
         if config is not None:
             arguments += ["--config", str(config)]
         if workers is not None:
@@ -45,11 +49,14 @@ class Server(Evented):
 
     def __enter__(self) -> Self:
         super().__enter__()
+        begun = time.monotonic()
         try:
-            ready = self.wait("ready line", 20, lambda: next(filter(None, map(_ready, self.output)), None))
+            ready = self.wait("ready line", START_SECONDS, lambda: next(filter(None, map(_ready, self.output)), None))
         except BaseException:
             self.kill_all()
             raise
+        self.seconds_to_start = time.monotonic() - begun
+        """That is with both parts, one after the other."""
         self.addresses, self.service = ready
         self.udp, self.tcp = self.addresses["udp"], self.addresses["tcp"]
         return self
@@ -74,9 +81,19 @@ class Server(Evented):
         os.kill(killed, signal.SIGKILL)
         return killed
 
-    def restarted(self, name: str, killed: int, within: float = 10.0) -> int:
-        """Waits until the part whose process `killed` was runs again; its new process id."""
-        return self.wait(f"new {name}", within, lambda: pid if (pid := self.part(name)) != killed else None)
+    def restarted(self, name: str, killed: int, within: float = START_SECONDS) -> int:
+        """Waits until the part whose process `killed` was runs again, the `as` until it serves; its new process id."""
+
+        def serving() -> int | None:
+            (pid, place), *_ = [
+                (int(event["pid"]), place)
+                for place, event in reversed(list(enumerate(self.events)))
+                if event["event"] == "process.started" and event["name"] == name
+            ]
+            ready = name != "as" or any(event["event"] == "server.started" for event in self.events[place:])
+            return pid if pid != killed and ready else None
+
+        return self.wait(f"new {name}", within, serving)
 
 
 def _ready(line: str) -> tuple[dict[str, str], str] | None:

@@ -1,14 +1,18 @@
 """Registration, refusals, service codes and ordinary calls, as SIPp sees them (sipp_scenarios/)."""
 
+import os
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from server import Server, account
 
 from sipp_scenarios.calls import dial_code, ordinary_call, register
-from sipp_scenarios.sipp import Account, Sipp, SippError, Traced
+from sipp_scenarios.ports import free_ports
+from sipp_scenarios.sipp import Account, Load, Sipp, SippError, Traced
 
 
 def refusal(server: Server, target: str, status: int, caller: str = "1002") -> str:
@@ -107,6 +111,47 @@ def test_codes_that_cannot_be_done_say_why(server: Server, code: str, status: in
 def test_forwarding_in_a_circle_is_refused(server: Server) -> None:
     with forwarding(server, "1003", "1004"), forwarding(server, "1004", "1003"):
         assert refusal(server, "1003", 482)
+
+
+@contextmanager
+def held_up(process: int, seconds: float) -> Iterator[None]:
+    """A process that does not run for a while, as on a busy machine; it goes on at the end of the block or later."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+        time.sleep(seconds)
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("scenario", "target"), [("code", "*#21#"), ("refused_480", "1004"), ("register", "")])
+def test_a_server_that_is_held_up_answers_what_was_repeated_and_the_phone_goes_on(
+    server: Server, scenario: str, target: str
+) -> None:
+    """The harness: SIPp ends a call at a message it does not expect, such as the challenge for the third time."""
+    with ExitStack() as stack:
+        with held_up(server.part("as"), 1.8):
+            sipp = Sipp(scenario, server.address, [(account("1002"), target)], keys={"expires": "0"})
+            phone = stack.enter_context(sipp)
+        messages = phone.finished(10)
+    assert sum(m.start_line.startswith("SIP/2.0 40") and not m.sent for m in messages) > 1
+
+
+def test_a_caller_that_is_held_up_acknowledges_again_and_the_call_goes_on(server: Server) -> None:
+    """The harness again: the answer is repeated after half a second, and so is the ACK."""
+    port, media = free_ports(), (free_ports(), 9)
+    register(server.address, account("1003"), local_port=port)
+    with (
+        Sipp("answer", server.address, [(account("1003"), "")], local_port=port, media_ports=media) as answering,
+        Sipp("call", server.address, [(account("1002"), "1003")], load=Load(hold=0.2), media_ports=media) as calling,
+    ):
+        calling.received("SIP/2.0 180")
+        with held_up(calling.process_id, 1.2):
+            pass
+        calling.finished(10)
+        acknowledged = [m for m in answering.finished(5) if m.start_line.startswith("ACK")]
+    register(server.address, account("1003"), expires=0, local_port=port)
+    assert len(acknowledged) > 1
 
 
 def test_a_code_that_was_answered_survives_the_server(tmp_path: Path) -> None:
