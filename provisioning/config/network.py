@@ -77,10 +77,10 @@ class SipConfig(Section):
     max_headers: Annotated[int, Field(ge=20)] = 256
     """Most header lines in one message."""
     max_transactions: Count = 20_000
-    """Transactions held at once; above it new requests get 503. About 4 kB each."""
+    """Transactions held at once; above it new requests get 503. About 4 kB each until answered, 1 kB after."""
     max_transaction_bytes: Annotated[int, Field(ge=1_000_000)] = 32_000_000
-    """Bytes of all requests whose transactions are held; above it the oldest answered are forgotten, then new requests
-    get 503. They take about four times that in memory."""
+    """Bytes of all requests whose transactions are held, and of answers kept for repeats; above it the oldest answered
+    are forgotten, then new requests get 503. Requests not yet answered take about four times that in memory."""
     max_connections: Count = 1_000
     """Connections (TCP, TLS, WebSocket) held at once. Above it one over which nobody has proven who he is gives way:
     the oldest of the address with most of them; where there is none, new ones are closed. A phone needs one."""
