@@ -8,7 +8,15 @@ from contextlib import suppress
 import structlog
 
 from media_relay.announcements import Announcements
-from media_relay.engine import Datagram, KeyframeNeeded, KeyframeSeen, LegUnreachable, PacketsMissing, SourceStarted
+from media_relay.engine import (
+    Datagram,
+    EngineEvent,
+    KeyframeNeeded,
+    KeyframeSeen,
+    LegUnreachable,
+    PacketsMissing,
+    SourceStarted,
+)
 from media_relay.feedback import Feedback
 from media_relay.groups import Groups
 from media_relay.legs import LegMedium, set_rtcp_peer
@@ -20,6 +28,9 @@ from protocols.join import check_username
 from protocols.net import Address
 from protocols.rtp.classify import classify
 from protocols.rtp.packet import peek_header
+
+_ROUNDS = 8
+"""How often the engine is asked at a time; it is hardly ever three times."""
 
 log = structlog.get_logger()
 
@@ -35,28 +46,35 @@ class Traffic:
         self._announcements = announcements
 
     def handle(self, now: float) -> None:
-        """Everything the engine has to tell."""
-        for event in self._engine.events():
-            match event:
-                case Datagram():
-                    self._datagram(event, now)
-                case SourceStarted(group_id, leg_id, kind):
-                    group = self._groups.by_id.get(group_id)
-                    if group is not None and (leg := group.legs.get(leg_id)) is not None:
-                        self._groups.emit(leg, MediaStarted(group_id, leg.epoch, leg_id, kind))
-                case KeyframeSeen(group_id):
-                    if (group := self._groups.by_id.get(group_id)) is not None:
-                        group.keyframes.seen(now)
-                case KeyframeNeeded(group_id):
-                    if (group := self._groups.by_id.get(group_id)) is not None:
-                        group.keyframes.want()
-                        self._feedback.ask_keyframe(group, now)
-                case PacketsMissing(group_id, kind, sequences):
-                    if (group := self._groups.by_id.get(group_id)) is not None:
-                        self._feedback.ask_repeat(group, kind, sequences)
-                case LegUnreachable(sock, address):
-                    if (port := self._groups.ports.of(sock)) is not None:
-                        self._liveness.unreachable(port, address)
+        """Everything the engine has to tell; asked again, so that it knows when what it told is done with."""
+        for _ in range(_ROUNDS):
+            events = self._engine.events()
+            if not events:
+                break
+            for event in events:
+                self._event(event, now)
+
+    def _event(self, event: EngineEvent, now: float) -> None:
+        match event:
+            case Datagram():
+                self._datagram(event, now)
+            case SourceStarted(group_id, leg_id, kind):
+                group = self._groups.by_id.get(group_id)
+                if group is not None and (leg := group.legs.get(leg_id)) is not None:
+                    self._groups.emit(leg, MediaStarted(group_id, leg.epoch, leg_id, kind))
+            case KeyframeSeen(group_id):
+                if (group := self._groups.by_id.get(group_id)) is not None:
+                    group.keyframes.seen(now)
+            case KeyframeNeeded(group_id):
+                if (group := self._groups.by_id.get(group_id)) is not None:
+                    group.keyframes.want()
+                    self._feedback.ask_keyframe(group, now)
+            case PacketsMissing(group_id, kind, sequences):
+                if (group := self._groups.by_id.get(group_id)) is not None:
+                    self._feedback.ask_repeat(group, kind, sequences)
+            case LegUnreachable(sock, address):
+                if (port := self._groups.ports.of(sock)) is not None:
+                    self._liveness.unreachable(port, address)
 
     def _datagram(self, event: Datagram, now: float) -> None:
         port = self._groups.ports.of(event.socket)

@@ -245,7 +245,11 @@ class Engine(Protocol):
         ...
 
     def events(self) -> list[EngineEvent]:
-        """What happened since the last call, oldest first; bounded, datagrams beyond the bound are lost."""
+        """What happened since the last call, oldest first; bounded, datagrams beyond the bound are lost.
+
+        Ask again once it is dealt with: a new source's socket is not read on before its first packets, which came as
+        `Datagram`, can be on the line.
+        """
         ...
 
     def source(self, group_id: str, medium: MediaKind) -> SourceState | None:

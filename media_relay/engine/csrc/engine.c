@@ -43,6 +43,44 @@ void engine_unwatch(struct engine *engine, int fd)
         return;
     epoll_ctl(engine->epoll, EPOLL_CTL_DEL, fd, NULL);
     engine->watched[fd].watched = false;
+    if (engine->watched[fd].held > 0)
+        engine->held--;
+    engine->watched[fd].held = 0;
+}
+
+static void listen_for(struct engine *engine, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    epoll_ctl(engine->epoll, EPOLL_CTL_MOD, fd, &event);
+}
+
+void hold_socket(struct engine *engine, int fd)
+{
+    if (!engine->threaded || fd < 0 || fd >= engine->watched_room || !engine->watched[fd].watched)
+        return;
+    if (engine->watched[fd].held == 0)
+        engine->held++;
+    engine->watched[fd].held = 2; /* Python takes the rest, then asks again: by then it has it on the line */
+    listen_for(engine, fd, 0);
+}
+
+static void let_go(struct engine *engine, void *argument)
+{
+    bool nothing = *(bool *)argument;
+    for (int fd = 0; fd < engine->watched_room && engine->held > 0; fd++) {
+        struct watched *watched = &engine->watched[fd];
+        if (watched->held == 0 || (--watched->held > 0 && !nothing))
+            continue;
+        watched->held = 0;
+        engine->held--;
+        listen_for(engine, fd, EPOLLIN);
+    }
+}
+
+void engine_asked(struct engine *engine, bool nothing)
+{
+    if (engine->held > 0)
+        engine_run(engine, let_go, &nothing);
 }
 
 /* Which addresses ICMP reported (ip(7), IP_RECVERR): the sockets are shared, so the pending error is of some peer. */

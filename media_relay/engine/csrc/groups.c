@@ -274,6 +274,14 @@ static bool set_inlets(struct engine *engine, struct leg *leg, struct inlet_spec
     return true;
 }
 
+static bool is_source(const struct leg *leg, const struct inlet_spec *spec)
+{
+    for (int i = 0; i < leg->inlet_count; i++)
+        if (leg->inlets[i].forward && leg->inlets[i].fd == spec->fd && same_peer(&leg->inlets[i].peer, &spec->peer))
+            return true;
+    return false;
+}
+
 static struct outgoing *known_outgoing(const struct leg *leg, int medium, int encoding)
 {
     for (int i = 0; i < leg->outgoing_count; i++)
@@ -317,7 +325,12 @@ bool engine_set_leg(struct engine *engine, uint64_t id, struct inlet_spec *inlet
 {
     feeds_finish(engine);
     struct leg *leg = leg_of(engine, id);
-    if (leg == NULL || !set_inlets(engine, leg, inlets, inlet_count, now))
+    if (leg == NULL)
+        return false;
+    for (int i = 0; i < inlet_count; i++)
+        if (inlets[i].forward && !is_source(leg, &inlets[i]))
+            hold_socket(engine, inlets[i].fd);
+    if (!set_inlets(engine, leg, inlets, inlet_count, now))
         return false;
     for (int i = 0; i < leg->outgoing_count;) {
         struct outgoing *out = leg->outgoing[i];

@@ -62,6 +62,7 @@ struct group {
 struct watched {
     bool watched;
     int busy; /* bursts from it that are going out: it is read again when they are */
+    int held; /* how often Python is still to ask for events before it is read again */
 };
 
 struct call {
@@ -90,6 +91,7 @@ struct engine {
     pthread_t thread;
     pthread_mutex_t callers, lock;
     pthread_cond_t done;
+    _Atomic int held; /* sockets */
     struct call *call;
     int calls; /* an eventfd */
 };
@@ -98,6 +100,9 @@ struct group *group_of(const struct engine *engine, uint64_t id);
 struct leg *leg_of(const struct engine *engine, uint64_t id);
 struct inlet *inlet_of(const struct engine *engine, int fd, const union address *peer);
 struct feed *feed_of(const struct group *group, int medium, int encoding);
+/* What a new source sent so far is with Python, or on its way there: nothing newer is read from the socket until Python has
+   put it on the line. Only for an engine on its own thread: without one, nothing is read in between. */
+void hold_socket(struct engine *engine, int fd);
 /* Sends what is left of a burst, or of all. */
 void feed_finish(struct engine *engine, struct feed *feed);
 void feeds_finish(struct engine *engine);

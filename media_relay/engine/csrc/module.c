@@ -447,6 +447,10 @@ static PyObject *py_events(PyObject *self, PyObject *unused)
         }
         Py_DECREF(told);
     }
+    bool nothing = PyList_Size(list) == 0;
+    Py_BEGIN_ALLOW_THREADS
+    engine_asked(engine, nothing);
+    Py_END_ALLOW_THREADS
     return list;
 }
 
