@@ -56,7 +56,8 @@ static void listen_for(struct engine *engine, int fd, uint32_t events)
 
 void hold_socket(struct engine *engine, int fd)
 {
-    if (!engine->threaded || fd < 0 || fd >= engine->watched_room || !engine->watched[fd].watched)
+    bool told = fd >= 0 && fd < engine->watched_room && engine->watched[fd].watched && engine->watched[fd].told;
+    if (!engine->threaded || !told)
         return;
     if (engine->watched[fd].held == 0)
         engine->held++;
@@ -72,6 +73,7 @@ static void let_go(struct engine *engine, void *argument)
         if (watched->held == 0 || (--watched->held > 0 && !nothing))
             continue;
         watched->held = 0;
+        watched->told = false;
         engine->held--;
         listen_for(engine, fd, EPOLLIN);
     }
@@ -123,6 +125,7 @@ static void tell_datagram(struct engine *engine, int fd, const uint8_t *data, si
     event.data = malloc(size + 1);
     if (event.data == NULL)
         return;
+    engine->watched[fd].told = true;
     memcpy(event.data, data, size);
     events_put(&engine->events, &event);
 }

@@ -62,6 +62,7 @@ struct group {
 struct watched {
     bool watched;
     int busy; /* bursts from it that are going out: it is read again when they are */
+    bool told; /* Python got packets from it, or is about to */
     int held; /* how often Python is still to ask for events before it is read again */
 };
 
