@@ -301,6 +301,12 @@ class MemoryRelay:
         """The one relay there is."""
         return "relay-test"
 
+    def heard(self, event: object) -> None:
+        """It never dies, so nothing need be remembered for its successor."""
+
+    def forget(self, group: object) -> None:
+        """The same."""
+
     async def call(self, command: Any, expected: type, *, near: object = None) -> Any:
         await asyncio.sleep(self.slow or self._random.choice((0, 0.01, 0.1)))
         if self.away:
