@@ -130,4 +130,4 @@ if __name__ == "__main__":
 
     wanted = {"everybody": everybody_fails, "itself": fails_itself}[sys.argv[2]]
     compose.serve_relay = lambda _config, process: wanted(process)
-    sys.exit(compose.start("test", Config.model_validate({"log": {"format": sys.argv[1]}}), Config))
+    sys.exit(compose.start("test", Config.model_validate({"log": {"format": sys.argv[1]}}), Config, name="test"))
