@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 SIGNALLING: Final = {"kamailio": ("kamailio", "-v"), "sipp": ("sipp", "-v")}
+
+
+class BenchError(Exception):
+    """The benchmark cannot run; the text names the cause and the remedy."""
 
 
 def described(programs: Mapping[str, Sequence[str]] = SIGNALLING) -> dict[str, object]:
@@ -41,6 +45,27 @@ def keep_off_core(core: int) -> None:
     others = os.sched_getaffinity(0) - {core}
     if others:
         os.sched_setaffinity(0, others)
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time so far of these processes, to the nanosecond: their clocks (clock_getcpuclockid(3))."""
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
+
+
+def resident_bytes(pids: Iterable[int]) -> int:
+    """Memory of these processes that is really there (VmRSS)."""
+    found = (re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in pids)
+    return sum(1024 * int(match[1]) for match in found if match)
+
+
+def stop(process: "subprocess.Popen[bytes]", patience: float) -> None:
+    """SIGTERM, then after so many seconds SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def tell(doing: str = "") -> None:

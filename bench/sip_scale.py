@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bench.machine import described, keep_off_core, tell
+from bench.machine import BenchError, described, keep_off_core, tell
 from bench.sip_load.__main__ import Row, measured
-from bench.sip_load.servers import SERVER_CORE, BenchError, Server, dialcast
+from bench.sip_load.servers import SERVER_CORE, Server, dialcast
 from bench.sip_load.works import CALLERS, FORWARDED_AFTER, Meter, Work, account, accounts, metered
 from protocols.records import Binding
 from provisioning.config import Config

@@ -12,7 +12,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Final, get_args
@@ -20,10 +20,10 @@ from typing import Final, get_args
 import structlog
 
 from bench.fanout.peers import RELAYS
-from bench.fanout.peers.process import RELAY_CORE, BenchError, missing
+from bench.fanout.peers.process import RELAY_CORE, missing
 from bench.fanout.runs import Row, Run, Work, measured, row
 from bench.fanout.traffic import TRAFFIC
-from bench.machine import described, keep_off_core, tell
+from bench.machine import BenchError, described, keep_off_core, tell
 from protocols.srtp import Profile
 
 RULES: Final = """
@@ -127,11 +127,10 @@ def _runs(names: Sequence[str], work: Work, runs: int, folder: Path) -> dict[str
     """Of each relay, in turn; of one that cannot do the work none, and it is said why."""
     found: dict[str, list[Run]] = {name: [] for name in names}
     able = list(names)
+    plain = replace(work, profile="")  # the floor is measured in the clear: nobody could do with less
     for number in range(runs):
         for name in list(able):
             tell(f"{work.groups} x {work.viewers} viewers, {work.source}, run {number + 1} of {runs}: {name}")
-            # The floor is measured in the clear: nobody could do with less.
-            plain = Work(work.viewers, work.groups, work.source, "", work.seconds)
             try:
                 found[name].append(measured(name, work if RELAYS[name].encrypts else plain, folder))
             except BenchError as error:

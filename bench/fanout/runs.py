@@ -16,13 +16,13 @@ from bench.fanout.peers.process import (
     RELAY_CORE,
     SOURCE_PORTS,
     VIEWER_PORTS,
-    BenchError,
     Places,
     Running,
     compiled,
     ports_in_a_row,
 )
 from bench.fanout.traffic import RECORDED_SECONDS, TRAFFIC, record
+from bench.machine import BenchError
 
 READ_ALL: Final = 100
 READ_SOME: Final = 20

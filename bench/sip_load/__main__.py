@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.machine import described, keep_off_core, tell
-from bench.sip_load.servers import SERVER_CORE, BenchError, Running, dialcast, kamailio
+from bench.machine import BenchError, described, keep_off_core, tell
+from bench.sip_load.servers import SERVER_CORE, Running, dialcast, kamailio
 from bench.sip_load.works import CLIENTS, RATES, Meter, Work, accounts, metered
 from sipp_scenarios.sipp import SippError
 

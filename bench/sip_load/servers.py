@@ -24,6 +24,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Final
 
+from bench.machine import BenchError, cpu_seconds, resident_bytes, stop
 from sipp_scenarios.ports import free_ports
 from sipp_scenarios.sipp import Account
 
@@ -34,10 +35,6 @@ HOST: Final = "127.0.0.1"
 SERVER_CORE: Final = 0
 START_WITHIN: Final = 10.0
 STOP_WITHIN: Final = 20.0
-
-
-class BenchError(Exception):
-    """The benchmark cannot run; the text names the cause and the remedy."""
 
 
 Running = Callable[[Path, list[Account]], AbstractContextManager["Server"]]
@@ -54,8 +51,8 @@ class Server:
     """HOST:PORT of dialcast's own figures."""
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, to the nanosecond: the clock of another process (clock_getcpuclockid(3))."""
-        return sum(time.clock_gettime(~pid << 3 | 2) for pid in self.pids)
+        """User and system time so far."""
+        return cpu_seconds(self.pids)
 
     def gauge(self, name: str) -> float:
         """One of dialcast's figures."""
@@ -64,9 +61,8 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
     def resident_bytes(self) -> int:
-        """Memory that is really there (VmRSS)."""
-        found = (re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in self.pids)
-        return sum(1024 * int(match[1]) for match in found if match)
+        """Memory that is really there."""
+        return resident_bytes(self.pids)
 
 
 @contextmanager
@@ -98,7 +94,7 @@ def dialcast(
             _pin(pid)
             yield Server(ready[1].decode(), (pid,), ready[2].decode())
         finally:
-            _stop(process)
+            stop(process, STOP_WITHIN)
 
 
 @contextmanager
@@ -125,7 +121,7 @@ def kamailio(folder: Path, accounts: list[Account], tongue: str) -> Iterator[Ser
                 _pin(pid)
             yield Server(f"{HOST}:{port}", pids)
         finally:
-            _stop(process)
+            stop(process, STOP_WITHIN)
 
 
 def _filled(name: str, words: Mapping[str, str]) -> str:
@@ -170,12 +166,3 @@ def _pin(pid: int) -> None:
     """Every thread of the process to the server's core; SIPp has the others."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(thread.name), {SERVER_CORE})
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_WITHIN)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

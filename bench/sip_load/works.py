@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from bench.sip_load.servers import BenchError, Server
+from bench.machine import BenchError
+from bench.sip_load.servers import Server
 from sipp_scenarios.calls import Call
 from sipp_scenarios.ports import free_ports
 from sipp_scenarios.sipp import Account, Load, Sipp, SippError, run

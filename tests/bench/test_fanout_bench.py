@@ -16,9 +16,10 @@ import pytest
 from bench.fanout.__main__ import memory
 from bench.fanout.peers import RELAYS
 from bench.fanout.peers.bencode import decoded, encoded
-from bench.fanout.peers.process import VIEWER_PORTS, BenchError, Relay, compiled, missing, ports_in_a_row, started
+from bench.fanout.peers.process import VIEWER_PORTS, Relay, compiled, missing, ports_in_a_row, started
 from bench.fanout.plot import curves, drawn
 from bench.fanout.runs import Latency, Row, Run, Work, measured, row
+from bench.machine import BenchError
 
 SEED, PRIME, MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 RUN = Run(2.0, 1.0, 0.0, True, Latency(0.1, 0.2, 0.3), 1_000_000, 0.0)

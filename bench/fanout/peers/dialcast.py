@@ -18,12 +18,12 @@ from bench.fanout.peers.process import (
     HOST,
     STOP_WITHIN,
     VIDEO_TYPE,
-    BenchError,
     Inlet,
     Places,
     Running,
     started,
 )
+from bench.machine import BenchError
 from protocols.control import AddViewer, Event, Hello, LegInfo, LegSpec, MediaKind, MediaSpec, OpenGroup
 from protocols.net import Address
 from protocols.srtp import KEY_BYTES, Profile, Srtp

@@ -17,12 +17,12 @@ from bench.fanout.peers.process import (
     AUDIO_TYPE,
     HOST,
     VIDEO_TYPE,
-    BenchError,
     Inlet,
     Places,
     Running,
     started,
 )
+from bench.machine import BenchError
 
 FIRST_SSRC, SSRC_STEP = 1000, 10
 FIRST_PORT, LAST_PORT = 20_000, 29_999

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bench.machine import BenchError, cpu_seconds, resident_bytes, stop
 from protocols.srtp import Srtp
 
 HOST: Final = "127.0.0.1"
@@ -21,10 +22,6 @@ VIDEO_SSRC, AUDIO_SSRC = 0x1001, 0x1002
 STOP_WITHIN: Final = 10.0
 VIEWER_PORTS, SOURCE_PORTS, INLET_PORTS = (2_000, 10_000), (10_000, 15_000), (15_000, 20_000)
 """Below those that relays take by themselves. Inlets are of relays that have to be told where to receive."""
-
-
-class BenchError(Exception):
-    """The benchmark cannot run; the text names the cause and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +77,11 @@ class Running:
         A soft interrupt that a relay's own sending causes runs in its time and is charged to it, unless the kernel
         accounts for interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING).
         """
-        return sum(time.clock_gettime(~pid << 3 | 2) for pid in self._pids())  # clock_getcpuclockid(3)
+        return cpu_seconds(self._pids())
 
     def resident_bytes(self) -> int:
-        """Memory that is really there (VmRSS), child processes included."""
-        found = (re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()) for pid in self._pids())
-        return sum(1024 * int(match[1]) for match in found if match)
+        """Memory that is really there, child processes included."""
+        return resident_bytes(self._pids())
 
     def _pids(self) -> list[int]:
         pids = [self.pid]
@@ -162,12 +158,7 @@ def started(command: Sequence[str], ready: str, folder: Path, within: float = 20
         if process.poll() is not None:
             raise BenchError(f"{Path(command[0]).name} died: {_tail(output)}")
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, STOP_WITHIN)
 
 
 def _said(process: "subprocess.Popen[bytes]", output: Path, ready: str, until: float) -> str:

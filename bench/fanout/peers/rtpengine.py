@@ -19,12 +19,12 @@ from bench.fanout.peers.process import (
     AUDIO_TYPE,
     HOST,
     VIDEO_TYPE,
-    BenchError,
     Inlet,
     Places,
     Running,
     started,
 )
+from bench.machine import BenchError
 from protocols.srtp import KEY_BYTES, Profile, Srtp
 from sipp_scenarios.ports import free_ports
 
