@@ -1,4 +1,4 @@
-"""The engine in C (`native/`), on a thread of its own: tables are set from here, packets never enter Python.
+"""The engine in C (`csrc/`), on a thread of its own: tables are set from here, packets never enter Python.
 
 Names become handles, and what the thread tells becomes events again. The plain engine is its specification.
 """

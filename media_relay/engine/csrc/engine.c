@@ -16,6 +16,13 @@
 #define ERRORS 64 /* drained at a time, so that a flood of ICMP cannot hold the relay up */
 #define BUFFER (MAX_MEDIA_BYTES + 16) /* one more than is read would do, but each is aligned */
 
+static double monotonic(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
+}
+
 /* Sockets */
 
 bool engine_watch(struct engine *engine, int fd)
@@ -42,10 +49,9 @@ void engine_unwatch(struct engine *engine, int fd)
     if (fd < 0 || fd >= engine->watched_room || !engine->watched[fd].watched)
         return;
     epoll_ctl(engine->epoll, EPOLL_CTL_DEL, fd, NULL);
-    engine->watched[fd].watched = false;
     if (engine->watched[fd].held > 0)
         engine->held--;
-    engine->watched[fd].held = 0;
+    engine->watched[fd] = (struct watched){0}; /* the number may be another socket's soon */
 }
 
 static void listen_for(struct engine *engine, int fd, uint32_t events)
@@ -198,11 +204,8 @@ static bool read_ready(struct engine *engine, double now, int timeout)
         }
         if (!engine->watched[fd].watched)
             continue;
-        if (now < 0) {
-            struct timespec at;
-            clock_gettime(CLOCK_MONOTONIC, &at);
-            now = (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
-        }
+        if (now < 0)
+            now = monotonic();
         if (ready[i].events & EPOLLERR)
             read_errors(engine, fd);
         if (ready[i].events & EPOLLIN && engine->watched[fd].busy == 0)
@@ -219,13 +222,6 @@ double engine_step(struct engine *engine, double now)
 }
 
 /* The thread */
-
-static double monotonic(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
-}
 
 static void serve_call(struct engine *engine)
 {
