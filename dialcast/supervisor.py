@@ -54,11 +54,9 @@ class Part:
     async def start(self) -> None:
         """Start the process; its ready line arrives later."""
         self.started_at = time.monotonic()
-        if self.ready.done() and self.spare is not None:
-            self.process = self.spare.take(self.name, self.environment)
-        else:
-            self.process = None
-        self.process = self.process or await _spawn(self.environment, self.kind, "--supervised", self.name)
+        spare = self.spare if self.ready.done() else None
+        taken = spare.take(self.name, self.environment) if spare is not None else None
+        self.process = taken or await _spawn(self.environment, self.kind, "--supervised", self.name)
         log.info("process.started", name=self.name, pid=self.process.pid)
 
     async def run_once(self) -> int:
