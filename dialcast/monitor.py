@@ -26,7 +26,7 @@ HEAD_BYTES = 4096
 PATIENCE = 5.0
 """Seconds a connection may take in all."""
 MAX_CONNECTIONS = 16
-LAG_INTERVAL = 0.25
+LAG_INTERVAL = 0.5
 LAG_WINDOW = 10.0
 """Seconds for which a hold-up is remembered."""
 _JSON = "application/json"

@@ -146,7 +146,6 @@ class Groups:
         if fresh:
             leg.told = leg.places()  # by signalling, or by whoever asked: nothing that would be news
             group.legs[leg.leg_id] = leg
-            self.visit_at(leg, now)
         if role == "source" and group.source is not leg:
             previous, group.source = group.source, leg
             if previous is not None:
@@ -195,8 +194,9 @@ class Groups:
             self._emit(group.owner, GroupClosed(group.group_id, group.epoch, cause))
 
     def sync(self, leg: Leg, now: float) -> None:
-        """Tell the engine what changed about a leg."""
+        """Tell the engine what changed about a leg, and look after it soon."""
         if not leg.removed:
+            self.visit_at(leg, now)
             self.engine.set_leg(leg.for_engine(now), now)
 
     def heard(self, leg: Leg, now: float) -> None:

@@ -1,5 +1,7 @@
 """Who is still there: silence, consent (RFC 7675) and addresses that never answer."""
 
+from math import inf
+
 from media_relay.groups import Groups
 from media_relay.legs import Leg
 from media_relay.ports import MediaPort
@@ -39,6 +41,25 @@ class Liveness:
         times = [t for t in (leg.heard_at, state.heard_at if state is not None else None) if t is not None]
         return max(times, default=None)
 
+    def quiet_until(self, leg: Leg, now: float) -> float:
+        """When a leg may next be found changed: one that is heard and well not before its time runs out.
+
+        One that was never heard is looked at less and less often; at its first report or check it is there at once.
+        """
+        config, heard_at = self._config, self.heard_at(leg)
+        soon = now + self.interval()
+        latching = any(medium.rtp_latch is not None for medium in leg.media.values())
+        if leg.lost is not None or leg.errors or latching or leg.joined != (heard_at is not None):
+            return soon
+        if heard_at is None:
+            timeout = config.leg_timeout if leg.ice else config.unanswered_timeout
+            seldom = now + min((now - leg.created_at) / 4, config.rtcp_interval)
+            return max(soon, min(seldom, leg.created_at + timeout))
+        responders = (medium.responder for medium in leg.media.values() if medium.responder is not None)
+        checks = (responder.last_check for responder in responders if responder.last_check is not None)
+        ends = min((check + config.consent_timeout for check in checks), default=inf)
+        return max(soon, min(heard_at + config.leg_timeout, ends))
+
     def visit(self, leg: Leg, now: float) -> None:
         """Look at one leg: report it lost or back, cut what may not be sent any more."""
         heard_at = self.heard_at(leg)
@@ -57,11 +78,14 @@ class Liveness:
             leg.lost = cause
             self._groups.emit(leg, LegLost(leg.group_id, leg.epoch, leg.leg_id, cause))
 
-    def unreachable(self, port: MediaPort, address: Address) -> None:
+    def unreachable(self, port: MediaPort, address: Address, now: float) -> None:
         """ICMP named an address: charge the legs on this port that live there, and nobody else."""
         group = self._groups.by_id.get(port.group_id)
         for leg in group.legs.values() if group is not None else ():
-            leg.errors += any(m.port is port and m.peer == address for m in leg.media.values())
+            if any(m.port is port and m.peer == address for m in leg.media.values()):
+                leg.errors += 1
+                if leg.errors == 1:
+                    self._groups.visit_at(leg, now + self.interval())
 
     def _cause(self, leg: Leg, heard_at: float | None, now: float) -> str | None:
         config = self._config

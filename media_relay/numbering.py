@@ -14,6 +14,8 @@ from protocols.rtp.sequence import difference, extend
 
 HISTORY = 1024
 """Packets remembered: how late one may come, how far back a NACK may reach."""
+HISTORY_SECONDS = 2.0
+"""Of them, by their timestamps, older ones are let go, but for what the keyframe cache keeps longer."""
 MAX_DROPOUT = 3000
 """A jump in sequence numbers beyond this is a restart (RFC 3550 A.1)."""
 RETIRED_SSRC_SECONDS = 2.0

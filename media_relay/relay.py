@@ -7,6 +7,7 @@ holds the group's lease may claim it; then the group closes.
 import os
 import time
 from collections.abc import Callable
+from math import inf
 
 from media_relay.announcements import Announcements
 from media_relay.engine import Engine
@@ -73,7 +74,7 @@ class Relay:
         self._announcements = Announcements(self.groups)
         self._traffic = Traffic(self.groups, self._feedback, self._liveness, self._announcements)
         self._visit_interval = self._liveness.interval()
-        self._owners_at = 0.0
+        self._owners_at = self._wishes_at = 0.0
 
     def execute(self, as_id: str, command: Command, now: float) -> Reply:
         """Do what an AS asks; ControlError when refused."""
@@ -87,27 +88,38 @@ class Relay:
         self._traffic.handle(now)
         return min((at for at in (due, self._announcements.step(now)) if at is not None), default=None)
 
-    def tick(self, now: float) -> float:
-        """Look after legs whose time has come, wishes for keyframes, and orphans; when to be called again."""
+    def tick(self, now: float) -> None:
+        """Look after legs whose time has come, wishes for keyframes, and orphans."""
+        self._traffic.handle(now)  # a keyframe may have come that nobody was woken for
         for leg in self.groups.due(now):
-            self.groups.visit_at(leg, now + self._visit_interval)
+            self.groups.visit_at(leg, now + self._visit_interval)  # whatever fails below
             self._liveness.visit(leg, now)
             self._feedback.report(leg, now)
             self.groups.tell_places(leg)
+            quiet_until = self._liveness.quiet_until(leg, now)
+            if leg.joined and not leg.cut:
+                quiet_until = min(quiet_until, leg.report_at)
+            self.groups.visit_at(leg, quiet_until)
         for group in list(self.groups.wishing):
             self._feedback.ask_keyframe(group, now)
         if now >= self._owners_at:
             for group in list(self.groups.by_id.values()):
                 self._look_for_owner(group, now)
             self._owners_at = now + min(OWNERS_INTERVAL, self._config.orphan_grace / 10)
-        soon = now + WISHES_INTERVAL if self.groups.wishing else self._owners_at
-        return min(soon, self._owners_at, self.groups.next_visit())
+        self._wishes_at = now + WISHES_INTERVAL
+
+    def next_tick(self) -> float:
+        """When `tick` has something to do."""
+        return min(self._wishes_at if self.groups.wishing else inf, self._owners_at, self.groups.next_visit())
 
     def reconfigure(self, config: RelayConfig) -> None:
         """Live by changed timers, limits and latching from now on; what is per group counts for the next one."""
         self._config = self.groups.config = config
         self._liveness.reconfigure(config)
         self._visit_interval = self._liveness.interval()
+        for group in self.groups.by_id.values():
+            for leg in group.legs.values():
+                self.groups.visit_at(leg, 0.0)  # its time may run out sooner now
 
     def close(self) -> None:
         """Close every group; nobody is told."""

@@ -31,6 +31,7 @@ class RelayServer:
         self.relay = Relay(config.relay, self._engine, self._control.emit, self._control.connected)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._tick_not_before = 0.0
         self._wake: asyncio.TimerHandle | None = None
 
     async def start(self) -> Address:
@@ -80,19 +81,31 @@ class RelayServer:
     def _ready(self) -> None:
         assert self._loop is not None
         now = time.monotonic()
-        due = self.relay.step(now)
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        if due is not None:
-            self._wake = self._loop.call_later(max(0.0, due - now), self._ready)
+        try:
+            due = self.relay.step(now)
+            if self._wake is not None:
+                self._wake.cancel()
+                self._wake = None
+            if due is not None:
+                self._wake = self._loop.call_later(max(0.0, due - now), self._ready)
+        finally:  # whatever failed, timers go on
+            self._tick_when_due(now)
 
     def _ticking(self) -> None:
         assert self._loop is not None
         now = time.monotonic()
-        due = now
+        self._tick = None
+        self._tick_not_before = now + TICK
         try:
-            due = self.relay.tick(now)
-        finally:  # whatever failed, timers go on
-            self._tick = self._loop.call_later(max(TICK, due - now), self._ticking)
-        self._ready()
+            self.relay.tick(now)
+        finally:
+            self._ready()
+
+    def _tick_when_due(self, now: float) -> None:
+        assert self._loop is not None
+        wait = max(self.relay.next_tick(), self._tick_not_before) - now
+        if self._tick is not None:
+            if self._tick.when() <= self._loop.time() + wait + TICK / 2:
+                return
+            self._tick.cancel()
+        self._tick = self._loop.call_later(max(0.0, wait), self._ticking)

@@ -23,7 +23,7 @@ from media_relay.legs import LegMedium, set_rtcp_peer
 from media_relay.liveness import Liveness
 from media_relay.metrics import LATCH_REFUSED
 from media_relay.ports import MediaPort
-from protocols.control import MediaStarted
+from protocols.control import MediaKind, MediaStarted
 from protocols.join import check_username
 from protocols.net import Address
 from protocols.rtp.classify import classify
@@ -44,6 +44,8 @@ class Traffic:
         self._feedback = feedback
         self._liveness = liveness
         self._announcements = announcements
+        self._beginnings: dict[tuple[str, MediaKind], list[bytes]] = {}
+        """What was read before the engine knew the address: the stream's beginning, often its first keyframe."""
 
     def handle(self, now: float) -> None:
         """Everything the engine has to tell; asked again, so that it knows when what it told is done with."""
@@ -53,6 +55,13 @@ class Traffic:
                 break
             for event in events:
                 self._event(event, now)
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        """Put what new sources sent on the line."""
+        for (group_id, kind), packets in self._beginnings.items():
+            self._engine.inject(group_id, kind, 0, packets, now)
+        self._beginnings.clear()
 
     def _event(self, event: EngineEvent, now: float) -> None:
         match event:
@@ -74,7 +83,7 @@ class Traffic:
                     self._feedback.ask_repeat(group, kind, sequences)
             case LegUnreachable(sock, address):
                 if (port := self._groups.ports.of(sock)) is not None:
-                    self._liveness.unreachable(port, address)
+                    self._liveness.unreachable(port, address, now)
 
     def _datagram(self, event: Datagram, now: float) -> None:
         port = self._groups.ports.of(event.socket)
@@ -85,6 +94,7 @@ class Traffic:
             case "stun":
                 self._check(port, event, on_rtcp, now)
             case "rtcp":
+                self._begin(now)  # reports are about what came before them
                 self._rtcp(port, event, on_rtcp, now)
             case "rtp" if not on_rtcp:
                 self._unknown_media(port, event, now)
@@ -163,8 +173,7 @@ class Traffic:
         medium.leg.packets_beside += 1
         medium.leg.octets_beside += len(event.data)
         if medium.leg.role == "source" and medium.spec.receives:
-            # What was read before the engine knew the address is the stream's beginning, often its first keyframe.
-            self._engine.inject(medium.leg.group_id, medium.kind, 0, [data], now)
+            self._beginnings.setdefault((medium.leg.group_id, medium.kind), []).append(data)
         elif spoken == medium.spec.telephone_event:
             self._announcements.key(medium, data, now)
         self._groups.heard(medium.leg, now)

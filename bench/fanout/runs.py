@@ -35,7 +35,10 @@ SPARE_PACKETS: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds from the broadcaster's send to the kernel's receipt, video of the first and of the last viewer."""
+    """Milliseconds from the broadcaster's send to the kernel's receipt, video of the first and of the last viewer.
+
+    Without a viewer's first second: that all broadcasters begin at once is the benchmark's doing.
+    """
 
     first_p50: float
     last_p50: float

@@ -24,6 +24,7 @@
 #define LATENCIES 400000
 #define RTCP_FIRST 192 /* its packet types on the same port (RFC 5761 section 4) */
 #define RTCP_LAST 223
+#define START 1000000000u /* nanoseconds from a viewer's first packet in which it tells no latency */
 #define FURTHEST 30000 /* a step in numbers beyond it is no gap but another stream */
 
 struct view {
@@ -31,7 +32,7 @@ struct view {
     bool judged, begun;
     uint32_t ssrc, timestamp, counter, sent_timestamp;
     uint16_t sequence;
-    uint64_t packets, lost, strange, broken;
+    uint64_t begun_at, packets, lost, strange, broken;
 #ifdef SRTP
     srtp_t session;
 #endif
@@ -141,13 +142,15 @@ static void judge(struct view *view, uint8_t *packet, size_t size, uint64_t at, 
             view->lost += step - 1u;
         view->strange += timestamp - view->timestamp != sent_timestamp - view->sent_timestamp;
     }
+    if (!view->begun)
+        view->begun_at = at;
     view->begun = true;
     view->ssrc = ssrc;
     view->sequence = sequence;
     view->timestamp = timestamp;
     view->counter = counter;
     view->sent_timestamp = sent_timestamp;
-    if (which >= 0 && latencies[which] < LATENCIES)
+    if (which >= 0 && latencies[which] < LATENCIES && at - view->begun_at >= START)
         latency[which][latencies[which]++] = at > sent_at ? (uint32_t)((at - sent_at) / 1000) : 0;
 }
 

@@ -202,7 +202,7 @@ class Engine(Protocol):
         ...
 
     def fileno(self) -> int:
-        """A descriptor that is readable when `step` has something to do."""
+        """A descriptor that is readable when `step` has something to do, or `events` more than `KeyframeSeen`."""
         ...
 
     def unable(self, profile: Profile) -> str | None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from media_relay.engine import Inlet, Layout, SourceState
 from media_relay.keyframes import KeyframeCache, squeezed
-from media_relay.numbering import HISTORY, SourceTimeline
+from media_relay.numbering import HISTORY, HISTORY_SECONDS, SourceTimeline
 from protocols.rtp.amr import AmrError, convert
 from protocols.rtp.h264 import IDR, SPS, nal_types, parameter_sets
 from protocols.rtp.packet import RtpError, payload_span, peek_header
@@ -37,6 +37,11 @@ class Stream:
         self.cache = KeyframeCache(cache_seconds, cache_bytes)
         self.reception = Reception(0, inlet.clock_rate)
         self._history: list[Packet | None] = [None] * HISTORY
+        self._kept_ticks = round(max(cache_seconds, HISTORY_SECONDS) * inlet.clock_rate)
+        self._oldest: int | None = None
+        """No packet before this number is there."""
+        self._forgotten = 0
+        """Numbers below are too old to be placed."""
         self._missing: list[int] = []
         self._repacked: tuple[int, Layout, bytes | None] | None = None
         self.source_changed(inlet)
@@ -69,7 +74,7 @@ class Stream:
         self.reception.received(header.sequence, header.timestamp, now)
         sequence, timestamp = placed
         known = self._history[sequence % HISTORY]
-        if known is not None and known.sequence >= sequence:
+        if sequence < self._forgotten or (known is not None and known.sequence >= sequence):
             return [], False
         payload = datagram[start:end]
         packets: list[Packet] = []
@@ -87,7 +92,22 @@ class Stream:
         packets.append(Packet(sequence, timestamp, header.marker, payload))
         for packet in packets:
             self._history[packet.sequence % HISTORY] = packet
+        first = packets[0].sequence
+        self._forget(first if self._oldest is None else min(self._oldest, first))
         return packets, keyframe
+
+    def _forget(self, oldest: int) -> None:
+        """Let go of what nobody can use any more, from this number on."""
+        line = self.timeline
+        while oldest < line.highest:
+            packet = self.packet(oldest)
+            if packet is not None:
+                if packet.timestamp >= line.timestamp - self._kept_ticks:
+                    break
+                self._history[oldest % HISTORY] = None
+                self._forgotten = oldest + 1
+            oldest += 1
+        self._oldest = oldest
 
     def take_missing(self) -> tuple[int, ...]:
         """The source's own numbers of packets that did not come since the last call, though later ones did."""
@@ -96,7 +116,7 @@ class Stream:
         return missing
 
     def packet(self, sequence: int) -> Packet | None:
-        """A packet of the last `HISTORY`, None when it is missing or forgotten."""
+        """A packet of the last `HISTORY` and `HISTORY_SECONDS`, None when it is missing or forgotten."""
         packet = self._history[sequence % HISTORY]
         return packet if packet is not None and packet.sequence == sequence else None
 

@@ -210,7 +210,7 @@ def test_forged_icmp_does_not_stop_a_viewer_that_reports_every_few_seconds(world
         world.step()
         for _ in range(10):
             for _ in range(5):
-                world.relay._liveness.unreachable(port, viewer.address)
+                world.relay._liveness.unreachable(port, viewer.address, world.now)
             world.pass_time(0.5, every=0.5, each=lambda: sources["audio"].send(b"x"))
     assert lost(world) == []
 

@@ -38,7 +38,7 @@ def keys(profile: Profile, name: int = 1) -> Srtp:
 
 
 def rtp(number: int, payload: bytes, ssrc: int = 7) -> bytes:
-    return RtpPacket(96, number & 0xFFFF, 3000 * number & 0xFFFFFFFF, ssrc, payload).serialise()
+    return RtpPacket(96, number & 0xFFFF, 100 * number & 0xFFFFFFFF, ssrc, payload).serialise()
 
 
 class Sender:

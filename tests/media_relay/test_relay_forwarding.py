@@ -113,6 +113,7 @@ def test_parameter_sets_known_from_the_sdp_only_come_before_each_keyframe(world:
     source = sources["video"]
     source.send(IDR + b"1", IDR + b"2")
     source.send(SLICE)
+    world.step()
     source.send(IDR)
     world.step()
     got = viewer.packets()
@@ -203,6 +204,26 @@ def test_a_nack_is_answered_with_the_very_packet_and_within_bounds(world: World)
         viewer.send_rtcp(place.rtcp, Nack(1, got[3].ssrc, tuple(p.sequence for p in got)))
     world.step()
     assert len(viewer.packets()) <= 64
+
+
+def test_packets_are_let_go_after_two_seconds_of_the_stream(world: World) -> None:
+    """Nobody can play them any more; a packet as late is no news either."""
+    sources, _ = world.broadcaster("video")
+    viewer, _, place = world.viewer("video")
+    source = sources["video"]
+    source.send(IDR)
+    late = source.packet(b"late", marker=False)
+    for _ in range(70):
+        source.send(SLICE)
+    world.step()
+    got = viewer.packets()
+    source.peer.send(late, source.to)
+    world.step()
+    assert viewer.packets() == [] and len(got) == 71
+    lost = (got[0].sequence, got[5].sequence, got[15].sequence, got[60].sequence)
+    viewer.send_rtcp(place.rtcp, Nack(1, got[0].ssrc, lost))
+    world.step()
+    assert viewer.packets() == [got[15], got[60]]
 
 
 def test_a_dead_viewer_does_not_starve_the_others(world: World) -> None:

@@ -25,7 +25,8 @@ void events_put(struct events *events, const struct event *event)
 {
     uint8_t *lost = NULL;
     pthread_mutex_lock(&events->lock);
-    bool wake = events->count == 0;
+    bool wake = !events->woken && event->kind != KEYFRAME_SEEN;
+    events->woken |= wake;
     if (events->count == MAX_EVENTS && event->kind == DATAGRAM) {
         lost = event->data;
     } else {
@@ -57,6 +58,7 @@ bool events_take(struct events *events, struct event *event)
         uint64_t unused;
         ssize_t got = read(events->wakes, &unused, sizeof unused);
         (void)got;
+        events->woken = false;
     }
     pthread_mutex_unlock(&events->lock);
     return any;

@@ -1,5 +1,5 @@
 /* What Python hears of: a bounded queue between the engine's thread and the control side, and a descriptor that is
-   readable while something is in it. */
+   readable while something is in it that cannot wait. */
 #ifndef DIALCAST_EVENTS_H
 #define DIALCAST_EVENTS_H
 
@@ -22,6 +22,7 @@ struct event {
 struct events {
     pthread_mutex_t lock;
     int wakes; /* an eventfd */
+    bool woken;
     int first, count;
     struct event at[MAX_EVENTS];
 };
@@ -29,7 +30,7 @@ struct events {
 /* False when there is no descriptor for it. */
 bool events_open(struct events *events);
 void events_close(struct events *events);
-/* Takes the data over. A full queue loses datagrams first: a flood of strangers must not hide what happens to legs. */
+/* Takes the data over. A keyframe wakes nobody: there is one every second or two, and hardly ever is one waited for. A full queue loses datagrams first: a flood of strangers must not hide what happens to legs. */
 void events_put(struct events *events, const struct event *event);
 /* Takes the oldest out, its data with it; false when there is none. */
 bool events_take(struct events *events, struct event *event);

@@ -3,6 +3,7 @@
 #define DIALCAST_LIMITS_H
 
 #define HISTORY 1024              /* packets of a stream remembered: how late one may come, how far back a NACK reaches */
+#define HISTORY_SECONDS 2.0       /* or as long as the keyframe cache: older packets are let go */
 #define MAX_DROPOUT 3000          /* a longer jump in sequence numbers is a restart (RFC 3550 A.1) */
 #define MAX_MISORDER 100          /* in reception statistics, packets at most this far behind are late */
 #define RETIRED_SSRC_SECONDS 2.0

@@ -40,6 +40,8 @@ struct stream *stream_new(const struct coding *coding, double cache_seconds, int
     take_coding(stream, coding);
     stream->has_keyframes = strcasecmp(coding->codec, "H264") == 0;
     stream->cache = (struct cache){.max_seconds = cache_seconds, .max_bytes = cache_bytes};
+    stream->oldest = -1;
+    stream->kept_ticks = llrint((cache_seconds > HISTORY_SECONDS ? cache_seconds : HISTORY_SECONDS) * coding->clock_rate);
     timeline_begin(&stream->line, coding->clock_rate);
     return stream;
 }
@@ -140,6 +142,23 @@ static void remember(struct stream *stream, struct packet *packet)
     *at = packet;
 }
 
+/* Lets go of what nobody can use any more, from this number on. */
+static void forget(struct stream *stream, int64_t oldest)
+{
+    const struct timeline *line = &stream->line;
+    for (; oldest < line->highest; oldest++) {
+        const struct packet *packet = stream_packet(stream, oldest);
+        if (packet == NULL)
+            continue;
+        if (packet->timestamp >= line->timestamp - stream->kept_ticks)
+            break;
+        packet_release(stream->history[place_in_history(oldest)]);
+        stream->history[place_in_history(oldest)] = NULL;
+        stream->forgotten = oldest + 1;
+    }
+    stream->oldest = oldest;
+}
+
 struct packet *stream_packet(const struct stream *stream, int64_t sequence)
 {
     if (sequence < 0)
@@ -207,7 +226,7 @@ bool stream_place(struct stream *stream, const uint8_t *data, size_t size, doubl
     note_missing(stream, packet.sequence);
     received(&stream->reception, &packet, stream->coding.clock_rate, now);
     const struct packet *before = stream->history[place_in_history(sequence)];
-    if (before != NULL && before->sequence >= sequence)
+    if (sequence < stream->forgotten || (before != NULL && before->sequence >= sequence))
         return false;
     const uint8_t *payload = data + packet.start;
     size_t length = packet.end - packet.start;
@@ -230,6 +249,8 @@ bool stream_place(struct stream *stream, const uint8_t *data, size_t size, doubl
     placed->packets[placed->count++] = own;
     for (int i = 0; i < placed->count; i++)
         remember(stream, placed->packets[i]);
+    int64_t first = placed->packets[0]->sequence;
+    forget(stream, stream->oldest < 0 || first < stream->oldest ? first : stream->oldest);
     return true;
 }
 

@@ -53,6 +53,9 @@ struct stream {
     struct cache cache;
     struct parameter_sets sets;
     struct packet *history[HISTORY];
+    int64_t oldest;    /* no packet before this number is there; negative at first */
+    int64_t forgotten; /* numbers below are too old to be placed */
+    int64_t kept_ticks;
     /* The source's own numbers of packets that did not come since the engine told of them, though later ones did. */
     uint16_t missing[MAX_MISSING];
     int missing_count;
@@ -76,7 +79,7 @@ void stream_free(struct stream *stream);
 void stream_source_changed(struct stream *stream, const struct coding *coding, struct parameter_sets *sets);
 /* False (and nothing placed) when late, repeated, garbage, or out of memory; the caller lets go of what was placed. */
 bool stream_place(struct stream *stream, const uint8_t *data, size_t size, double now, struct placed *placed);
-/* A packet of the last `HISTORY`, NULL when it is missing or forgotten. */
+/* A packet of the last `HISTORY` and `HISTORY_SECONDS`, NULL when it is missing or forgotten. */
 struct packet *stream_packet(const struct stream *stream, int64_t sequence);
 bool stream_startable(const struct stream *stream, double now);
 /* The payload as a viewer wants it packed; false when it cannot be read. */
