@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/errqueue.h>
+#include <malloc.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -136,28 +137,34 @@ static void tell_datagram(struct engine *engine, int fd, const uint8_t *data, si
     events_put(&engine->events, &event);
 }
 
+static void prepare_to_read(struct engine *engine)
+{
+    for (int i = 0; i < READ_BUDGET; i++) {
+        engine->vectors[i] = (struct iovec){engine->buffers + (size_t)i * BUFFER, BUFFER};
+        engine->received[i].msg_hdr = (struct msghdr){
+            .msg_name = &engine->from[i], .msg_namelen = sizeof engine->from[i], .msg_iov = &engine->vectors[i], .msg_iovlen = 1};
+    }
+}
+
 static void read_socket(struct engine *engine, int fd, double now)
 {
-    struct mmsghdr headers[READ_BUDGET];
-    struct iovec vectors[READ_BUDGET];
-    union address from[READ_BUDGET];
-    for (int i = 0; i < READ_BUDGET; i++) {
-        vectors[i] = (struct iovec){engine->buffers + (size_t)i * BUFFER, BUFFER};
-        headers[i].msg_hdr = (struct msghdr){
-            .msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &vectors[i], .msg_iovlen = 1};
-    }
+    struct mmsghdr *headers = engine->received;
+    const union address *from = engine->from;
     int got = recvmmsg(fd, headers, READ_BUDGET, MSG_DONTWAIT, NULL);
     const uint8_t *burst[READ_BUDGET];
     size_t sizes[READ_BUDGET];
     int gathered = 0;
     const struct inlet *sender = NULL;
+    struct inlet *inlet = NULL; /* a burst is of one peer, so it is looked up once */
     struct feed *feed = NULL;
     for (int i = 0; i < got; i++) {
-        uint8_t *data = vectors[i].iov_base;
+        uint8_t *data = engine->vectors[i].iov_base;
         size_t size = headers[i].msg_len;
+        headers[i].msg_hdr.msg_namelen = sizeof from[i]; /* for the next time */
         if (size > MAX_MEDIA_BYTES)
             continue;
-        struct inlet *inlet = inlet_of(engine, fd, &from[i]);
+        if (inlet == NULL || !same_peer(&inlet->peer, &from[i]))
+            inlet = inlet_of(engine, fd, &from[i]);
         if (inlet == NULL || !rtp_is(data, size)) {
             if (size <= MAX_OTHER_BYTES)
                 tell_datagram(engine, fd, data, size, &from[i]);
@@ -188,14 +195,13 @@ static void read_socket(struct engine *engine, int fd, double now)
         feed_inject(engine, feed, fd, burst, sizes, gathered, now);
 }
 
-/* Reads what is ready, except sockets whose last burst is still going out. True when somebody asks for the thread. */
+/* Reads what is ready, except sockets whose last burst is still going out; `now` is negative for the clock's time. True when
+   somebody asks for the thread. */
 static bool read_ready(struct engine *engine, double now, int timeout)
 {
     struct epoll_event ready[READY];
     int count = epoll_wait(engine->epoll, ready, READY, timeout);
     bool called = false;
-    if (timeout != 0)
-        now = -1;
     for (int i = 0; i < count; i++) {
         int fd = ready[i].data.fd;
         if (fd == engine->calls) {
@@ -241,9 +247,24 @@ static void serve_call(struct engine *engine)
     pthread_mutex_unlock(&engine->lock);
 }
 
+/* A page that the kernel has to find and clear costs more than ten packets sent: what streams of a few megabytes a second
+   remember is had beforehand, and memory that was let go is kept for the next packets. */
+static void warm_up(void)
+{
+    static const size_t piece = 65536; /* small enough for this thread's heap: malloc(3), M_MMAP_THRESHOLD */
+    void *pieces[WARM_BYTES / 65536];
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        if ((pieces[i] = malloc(piece)) != NULL)
+            memset(pieces[i], 1, piece);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        free(pieces[i]);
+}
+
 static void *run(void *argument)
 {
     struct engine *engine = argument;
+    warm_up();
     double due = -1;
     while (!engine->stopping) {
         int timeout = -1;
@@ -253,10 +274,10 @@ static void *run(void *argument)
             double left = due - monotonic();
             timeout = left > 0 ? (int)ceil(left * 1000) : 0;
         }
-        if (read_ready(engine, monotonic(), timeout))
+        if (read_ready(engine, -1, timeout))
             serve_call(engine);
         feeds_advance(engine);
-        due = catch_up(engine, monotonic());
+        due = engine->catching != NULL ? catch_up(engine, monotonic()) : -1;
     }
     return NULL;
 }
@@ -305,6 +326,7 @@ struct engine *engine_new(bool threaded)
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     engine->calls = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     engine->buffers = malloc((size_t)READ_BUDGET * BUFFER);
+    prepare_to_read(engine);
     pthread_mutex_init(&engine->callers, NULL);
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->done, NULL);

@@ -14,7 +14,7 @@ static uint64_t peer_hash(int fd, const union address *peer)
     return table_mix(table_mix(hash ^ half[0]) ^ half[1] ^ peer->six.sin6_port);
 }
 
-static bool same_peer(const union address *a, const union address *b)
+bool same_peer(const union address *a, const union address *b)
 {
     if (a->any.sa_family != b->any.sa_family)
         return false;

@@ -87,6 +87,9 @@ struct engine {
     struct totals past; /* of legs and groups that are gone */
     struct batch batch;
     uint8_t *buffers;
+    struct mmsghdr received[READ_BUDGET];
+    struct iovec vectors[READ_BUDGET];
+    union address from[READ_BUDGET];
 
     bool threaded, stopping;
     pthread_t thread;
@@ -99,6 +102,7 @@ struct engine {
 
 struct group *group_of(const struct engine *engine, uint64_t id);
 struct leg *leg_of(const struct engine *engine, uint64_t id);
+bool same_peer(const union address *a, const union address *b);
 struct inlet *inlet_of(const struct engine *engine, int fd, const union address *peer);
 struct feed *feed_of(const struct group *group, int medium, int encoding);
 /* What a new source sent so far is with Python, or on its way there: nothing newer is read from the socket until Python has

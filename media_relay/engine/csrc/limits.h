@@ -29,6 +29,9 @@
 #define RESEND_BURST 64.0
 #define RESEND_RATE 200.0
 
+#define WARM_BYTES 8388608        /* ready before the first packet */
+#define KEPT_BYTES 67108864       /* of memory let go */
+
 #define SECURITY_WINDOW HISTORY   /* how far behind the newest a protected packet may be, either way */
 #define SECURITY_SSRCS 64         /* of one peer's medium under one key: each has a replay list for as long as the leg lives */
 
