@@ -86,10 +86,8 @@ static void ask(struct engine *on, void *argument)
     struct viewer *viewer = argument;
     struct totals totals;
     struct leg_state leg;
-    struct source_state from;
     engine_totals(on, &totals);
     engine_leg(on, viewer->leg, &leg);
-    engine_source(on, group, 1, &from);
 }
 
 /* Not on the engine's thread, but on the caller's, while packets go out. */
@@ -98,6 +96,8 @@ static void look(struct engine *on, void *argument)
     struct viewer *viewer = argument;
     struct leg_state leg;
     struct outlet_state outlet;
+    struct source_state from;
+    engine_source(on, group, 1, &from);
     viewer->good = engine_leg(on, viewer->leg, &leg) && engine_outlet(on, viewer->leg, 1, &outlet);
 }
 

@@ -63,7 +63,8 @@ void engine_run(struct engine *engine, void (*work)(struct engine *, void *), vo
 
 /* Python asked for events, `nothing` if there were none: what it got before is done with. */
 void engine_asked(struct engine *engine, bool nothing);
-/* Runs `work` at once, on the caller's thread, while tables stay as they are: for what reads them and counters only. */
+/* Runs `work` at once, on the caller's thread, while tables stay as they are: for what reads them, counters, and what has a
+   lock. */
 void engine_look(struct engine *engine, void (*work)(struct engine *, void *), void *argument);
 
 bool engine_watch(struct engine *engine, int fd);

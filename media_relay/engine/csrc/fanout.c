@@ -129,6 +129,7 @@ void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t
         return;
     feed_finish(engine, feed);
     feed->has_keyframe = false;
+    pthread_mutex_lock(&feed->stream->lock);
     for (int i = 0; i < count; i++) {
         struct placed placed;
         if (!burst_room(feed, MAX_PARAMETER_SETS + 1) || !stream_place(feed->stream, datagrams[i], sizes[i], now, &placed))
@@ -140,6 +141,7 @@ void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t
         for (int each = 0; each < placed.count; each++)
             feed->burst[feed->burst_count++] = placed.packets[each];
     }
+    pthread_mutex_unlock(&feed->stream->lock);
     if (feed->burst_count == 0)
         return;
     struct leg *source = feed->source;

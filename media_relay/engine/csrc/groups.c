@@ -387,9 +387,11 @@ bool engine_source(struct engine *engine, uint64_t id, int medium, struct source
 {
     struct group *group = group_of(engine, id);
     struct feed *feed = group != NULL ? feed_of(group, medium, 0) : NULL;
-    if (feed == NULL || feed->stream == NULL || !feed->stream->line.known)
+    if (feed == NULL || feed->stream == NULL)
         return false;
+    pthread_mutex_lock(&feed->stream->lock);
     const struct timeline *line = &feed->stream->line;
+    bool known = line->known;
     *state = (struct source_state){
         .ssrc = line->ssrc,
         .clock_rate = feed->stream->coding.clock_rate,
@@ -398,7 +400,8 @@ bool engine_source(struct engine *engine, uint64_t id, int medium, struct source
         .offset = line->timestamp_offset,
         .reception = feed->stream->reception,
     };
-    return true;
+    pthread_mutex_unlock(&feed->stream->lock);
+    return known;
 }
 
 bool engine_outlet(struct engine *engine, uint64_t id, int medium, struct outlet_state *state)

@@ -486,8 +486,7 @@ static void do_leg(struct engine *engine, void *argument)
 
 static void do_totals(struct engine *engine, void *argument) { engine_totals(engine, &((struct ask_call *)argument)->of.totals); }
 
-static bool asked(PyObject *self, PyObject *arguments, void (*ask)(struct engine *, void (*)(struct engine *, void *), void *),
-                  void (*work)(struct engine *, void *), struct ask_call *call)
+static bool asked(PyObject *self, PyObject *arguments, void (*work)(struct engine *, void *), struct ask_call *call)
 {
     struct engine *engine = engine_of(self);
     unsigned long long id;
@@ -495,14 +494,14 @@ static bool asked(PyObject *self, PyObject *arguments, void (*ask)(struct engine
     if (engine == NULL || !PyArg_ParseTuple(arguments, "K|i", &id, &call->medium))
         return false;
     call->id = id;
-    ask(engine, work, call);
+    engine_look(engine, work, call);
     return true;
 }
 
 static PyObject *py_source(PyObject *self, PyObject *arguments)
 {
     struct ask_call call;
-    if (!asked(self, arguments, run, do_source, &call))
+    if (!asked(self, arguments, do_source, &call))
         return NULL;
     if (!call.found)
         Py_RETURN_NONE;
@@ -517,7 +516,7 @@ static PyObject *py_source(PyObject *self, PyObject *arguments)
 static PyObject *py_outlet(PyObject *self, PyObject *arguments)
 {
     struct ask_call call;
-    if (!asked(self, arguments, engine_look, do_outlet, &call))
+    if (!asked(self, arguments, do_outlet, &call))
         return NULL;
     if (!call.found)
         Py_RETURN_NONE;
@@ -529,7 +528,7 @@ static PyObject *py_outlet(PyObject *self, PyObject *arguments)
 static PyObject *py_leg(PyObject *self, PyObject *arguments)
 {
     struct ask_call call;
-    if (!asked(self, arguments, engine_look, do_leg, &call))
+    if (!asked(self, arguments, do_leg, &call))
         return NULL;
     if (!call.found)
         Py_RETURN_NONE;

@@ -37,6 +37,7 @@ struct stream *stream_new(const struct coding *coding, double cache_seconds, int
     struct stream *stream = calloc(1, sizeof *stream);
     if (stream == NULL)
         return NULL;
+    pthread_mutex_init(&stream->lock, NULL);
     take_coding(stream, coding);
     stream->has_keyframes = strcasecmp(coding->codec, "H264") == 0;
     stream->cache = (struct cache){.max_seconds = cache_seconds, .max_bytes = cache_bytes};
@@ -53,6 +54,7 @@ void stream_free(struct stream *stream)
     for (int i = 0; i < HISTORY; i++)
         packet_release(stream->history[i]);
     sets_clear(&stream->sets);
+    pthread_mutex_destroy(&stream->lock);
     free(stream);
 }
 

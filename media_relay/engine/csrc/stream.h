@@ -2,6 +2,8 @@
 #ifndef DIALCAST_STREAM_H
 #define DIALCAST_STREAM_H
 
+#include <pthread.h>
+
 #include "amr.h"
 #include "h264.h"
 #include "numbering.h"
@@ -46,6 +48,7 @@ struct cache {
 };
 
 struct stream {
+    pthread_mutex_t lock; /* of `line` and `reception`, which are read beside the engine's thread */
     struct coding coding;
     bool has_keyframes, wide;
     struct timeline line;
