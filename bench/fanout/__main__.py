@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--srtp", nargs="?", const=profiles[0], choices=profiles, help="viewers get SRTP (no)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (5)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long broadcasters send (5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long is counted, after a first second (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON as well")
     return parser.parse_args()
 

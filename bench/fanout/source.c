@@ -1,9 +1,9 @@
-/* source SECONDS FRAMES PACKETS BYTES [TRACE TIMES]: broadcasters at 127.0.0.1, one for each line of the input:
+/* source SECONDS FRAMES PACKETS BYTES SOUNDS [TRACE TIMES]: broadcasters at 127.0.0.1, one for each line of the input:
    VIDEO_PORT AUDIO_PORT LOCAL_VIDEO LOCAL_AUDIO VIDEO_SSRC AUDIO_SSRC.
 
    So many frames a second of so many packets, each frame as one burst with a marker at its end and a keyframe every second, or
-   the frames of a trace; 50 packets of audio a second. The broadcasters' frames are spread evenly over the time of a frame.
-   Prints how many packets of each it sent in all. */
+   the frames of a trace; SOUNDS packets of audio a second. The broadcasters' frames are spread evenly over the time of a frame.
+   Prints how many packets of each it sent in the first second, and then in all. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdbool.h>
@@ -13,7 +13,6 @@
 
 #define VIDEO_TYPE 96
 #define AUDIO_TYPE 0
-#define AUDIO_RATE 50
 #define AUDIO_BYTES 160
 #define BURST 64
 #define SECOND 1000000000u
@@ -122,21 +121,32 @@ static uint64_t due_at(uint64_t start, uint64_t number, uint64_t rate, uint64_t 
     return start + (uint64_t)((double)number * SECOND / (double)(rate * groups));
 }
 
+static void tell(const struct broadcaster *all, uint64_t groups, double late_ms)
+{
+    uint64_t video = 0, audio = 0;
+    for (uint64_t i = 0; i < groups; i++) {
+        video += all[i].video.counter;
+        audio += all[i].audio.counter;
+    }
+    printf("{\"video\": %llu, \"audio\": %llu, \"late_ms\": %.3f}\n", (unsigned long long)video, (unsigned long long)audio, late_ms);
+    fflush(stdout);
+}
+
 int main(int count, char **given)
 {
-    if (count < 5) {
-        fprintf(stderr, "source SECONDS FRAMES PACKETS BYTES [TRACE TIMES] < broadcasters\n");
+    if (count < 6) {
+        fprintf(stderr, "source SECONDS FRAMES PACKETS BYTES SOUNDS [TRACE TIMES] < broadcasters\n");
         return 2;
     }
     double seconds = atof(given[1]);
-    uint64_t frames = (uint64_t)atol(given[2]), groups = 0;
+    uint64_t frames = (uint64_t)atol(given[2]), audio_rate = (uint64_t)atol(given[5]), groups = 0;
     int a_frame = atoi(given[3]);
     size_t bytes = (size_t)atol(given[4]), room = 0;
     struct trace trace = {0};
     uint64_t *times = NULL;
-    if (count > 6) {
-        trace = trace_of(given[5]);
-        times = (uint64_t *)mapped(given[6], 1, &room);
+    if (count > 7) {
+        trace = trace_of(given[6]);
+        times = (uint64_t *)mapped(given[7], 1, &room);
         room /= sizeof *times;
     }
     struct broadcaster *all = NULL;
@@ -148,9 +158,14 @@ int main(int count, char **given)
         all[groups].audio = opened(local_audio, audio, AUDIO_TYPE, audio_ssrc, (uint16_t)groups);
         groups++;
     }
-    uint64_t start = steady_ns() + WARM_UP, pictures = (uint64_t)(seconds * (double)frames), sounds = (uint64_t)(seconds * AUDIO_RATE);
+    uint64_t start = steady_ns() + WARM_UP, pictures = (uint64_t)(seconds * (double)frames), sounds = (uint64_t)(seconds * (double)audio_rate);
+    bool begun = false;
     for (uint64_t picture = 0, sound = 0; picture < pictures * groups || sound < sounds * groups;) {
-        uint64_t at = due_at(start, picture, frames, groups), heard = due_at(start, sound, AUDIO_RATE, groups);
+        uint64_t at = due_at(start, picture, frames, groups), heard = due_at(start, sound, audio_rate, groups);
+        if (!begun && at >= start + SECOND) {
+            begun = true;
+            tell(all, groups, 0);
+        }
         if (sound == sounds * groups || (picture < pictures * groups && at <= heard)) {
             struct stream *stream = &all[picture % groups].video;
             wait_for(at);
@@ -171,12 +186,6 @@ int main(int count, char **given)
             sound++;
         }
     }
-    uint64_t sent[2] = {0};
-    for (uint64_t i = 0; i < groups; i++) {
-        sent[0] += all[i].video.counter;
-        sent[1] += all[i].audio.counter;
-    }
-    printf("{\"video\": %llu, \"audio\": %llu, \"late_ms\": %.3f}\n", (unsigned long long)sent[0], (unsigned long long)sent[1],
-           ((double)steady_ns() - (double)start) / 1e6 - seconds * 1000);
+    tell(all, groups, ((double)steady_ns() - (double)start) / 1e6 - seconds * 1000);
     return 0;
 }

@@ -18,17 +18,19 @@ PICTURES: Final = f"testsrc2=size={WIDTH}x{HEIGHT}:rate={{frames}},noise=alls=12
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Frames a second, and of each its packets and their bytes, or the bitrate x264 is told."""
+    """Frames a second, and of each its packets and their bytes, or the bitrate x264 is told; audio packets a second."""
 
     frames: int
     packets: int = 0
     bytes: int = 0
     bitrate: int = 0
+    sounds: int = 50
 
 
 TRAFFIC: Final[dict[str, Traffic]] = {
     "steady": Traffic(30, packets=10, bytes=1200),
     "300k": Traffic(15, packets=2, bytes=1250),
+    "300k-quiet": Traffic(15, packets=2, bytes=1250, sounds=1),
     "x264-600k": Traffic(30, bitrate=600_000),
     "x264-2000k": Traffic(30, bitrate=2_000_000),
 }
