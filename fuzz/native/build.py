@@ -25,7 +25,7 @@ class NoCompiler(OSError):
 
 def engine_sources() -> list[Path]:
     """The engine without its face to Python."""
-    return sorted(path for path in CSRC.glob("*.c") if path.name != "module.c")
+    return sorted(path for path in CSRC.glob("*.c") if path.name not in ("arguments.c", "module.c"))
 
 
 def fuzzer(name: str) -> Path:
