@@ -244,7 +244,7 @@ class Groups:
         self, group: Group, leg: Leg, spec: MediaSpec, before: LegSpec, now: float, kept: KeptMedia | None
     ) -> LegMedium:
         """The medium as negotiated: the one that is there where its sockets fit, else a new one."""
-        own = needs_own_port(leg.role, spec, leg.spec.client_address)
+        own = needs_own_port(leg.role, spec, leg.spec.client_address) or self._taken(group, leg, spec)
         old = leg.media.get(spec.kind)
         fits = old is not None and (not (old.port.shared and own) or not sendable(spec.rtp))
         if old is not None and fits and old.spec.ice == spec.ice:
@@ -260,6 +260,13 @@ class Groups:
         if shared:
             group.shared[spec.kind] = port
         return new_medium(leg, spec, port, self.config, self._random_bytes, now, kept)
+
+    def _taken(self, group: Group, leg: Leg, spec: MediaSpec) -> bool:
+        """True where another leg on the shared port lives at this address, or says so: by the port they are told apart."""
+        others = (
+            other.media[spec.kind] for other in group.legs.values() if other is not leg and spec.kind in other.media
+        )
+        return any(other.port.shared and other.peer == spec.rtp for other in others)
 
     def _check_security(self, spec: LegSpec) -> None:
         both = (keys for media in spec.media for keys in (media.send_security, media.receive_security))

@@ -78,14 +78,16 @@ class Liveness:
             leg.lost = cause
             self._groups.emit(leg, LegLost(leg.group_id, leg.epoch, leg.leg_id, cause))
 
-    def unreachable(self, port: MediaPort, address: Address, now: float) -> None:
-        """ICMP named an address: charge the legs on this port that live there, and nobody else."""
+    def unreachable(self, port: MediaPort, address: Address, leg_id: str, now: float) -> None:
+        """ICMP named an address: charge the leg that lives there, and nobody else. The engine knows but those it sends to."""
         group = self._groups.by_id.get(port.group_id)
-        for leg in group.legs.values() if group is not None else ():
-            if any(m.port is port and m.peer == address for m in leg.media.values()):
-                leg.errors += 1
-                if leg.errors == 1:
-                    self._groups.visit_at(leg, now + self.interval())
+        leg = group.legs.get(leg_id) if group is not None else None
+        if leg is None and port.owner is not None and port.owner.peer == address:
+            leg = port.owner.leg
+        if leg is not None:
+            leg.errors += 1
+            if leg.errors == 1:
+                self._groups.visit_at(leg, now + self.interval())
 
     def _cause(self, leg: Leg, heard_at: float | None, now: float) -> str | None:
         config = self._config

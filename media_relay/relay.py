@@ -78,6 +78,7 @@ class Relay:
 
     def execute(self, as_id: str, command: Command, now: float) -> Reply:
         """Do what an AS asks; ControlError when refused."""
+        self._traffic.handle(now)  # what came before the command is not its answer
         reply = self._execute(as_id, command, now)
         self._traffic.handle(now)
         return reply

@@ -30,7 +30,7 @@ from protocols.rtp.classify import classify
 from protocols.rtp.packet import peek_header
 
 _ROUNDS = 8
-"""How often the engine is asked at a time; it is hardly ever three times."""
+"""How often the engine is asked at a time, before something else has its turn; it is hardly ever three times."""
 
 log = structlog.get_logger()
 
@@ -59,9 +59,10 @@ class Traffic:
 
     def _begin(self, now: float) -> None:
         """Put what new sources sent on the line."""
-        for (group_id, kind), packets in self._beginnings.items():
-            self._engine.inject(group_id, kind, 0, packets, now)
-        self._beginnings.clear()
+        if self._beginnings:
+            beginnings, self._beginnings = self._beginnings, {}
+            for (group_id, kind), packets in beginnings.items():
+                self._engine.inject(group_id, kind, 0, packets, now)
 
     def _event(self, event: EngineEvent, now: float) -> None:
         match event:
@@ -81,9 +82,9 @@ class Traffic:
             case PacketsMissing(group_id, kind, sequences):
                 if (group := self._groups.by_id.get(group_id)) is not None:
                     self._feedback.ask_repeat(group, kind, sequences)
-            case LegUnreachable(sock, address):
+            case LegUnreachable(sock, address, leg_id):
                 if (port := self._groups.ports.of(sock)) is not None:
-                    self._liveness.unreachable(port, address, now)
+                    self._liveness.unreachable(port, address, leg_id, now)
 
     def _datagram(self, event: Datagram, now: float) -> None:
         port = self._groups.ports.of(event.socket)

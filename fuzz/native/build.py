@@ -15,7 +15,7 @@ STRICT = ("-Wall", "-Wextra", "-Werror")
 COMPILE = ("-std=c11", "-D_GNU_SOURCE", f"-iquote{CSRC}", f"-iquote{HARNESSES}")
 """Quoted includes only: the engine's `limits.h` must not hide the system's."""
 CHECKED = ("-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined")
-SMALL = ("-DMAX_EVENTS=64", "-DBATCH_PACKETS=40")
+SMALL = ("-DMAX_EVENTS=64", "-DSOCKET_EVENTS=64", "-DBATCH_PACKETS=40")
 """What inputs of some thousand bytes would not fill."""
 
 

@@ -130,10 +130,14 @@ class PacketsMissing:
 
 @dataclass(frozen=True, slots=True)
 class LegUnreachable:
-    """The network said so (ICMP) about one address; only the legs that live there are concerned."""
+    """The network said so (ICMP) about one address; only the leg that lives there is concerned.
+
+    Anybody can forge it. `leg_id` is that of the leg, "" where no accepted media comes from there.
+    """
 
     socket: socket
     address: Address
+    leg_id: str
 
 
 EngineEvent = Datagram | SourceStarted | KeyframeSeen | KeyframeNeeded | PacketsMissing | LegUnreachable

@@ -40,7 +40,7 @@ _FLOWS = {"open": 0, "trickle": 1, "paused": 2}
 _PROFILES: dict[Profile, int] = {"AEAD_AES_128_GCM": 1, "AES_CM_128_HMAC_SHA1_80": 2}
 _LAYOUTS = {"": 0, "bandwidth-efficient": 1, "octet-aligned": 2}
 _DATAGRAM, _SOURCE_STARTED, _KEYFRAME_SEEN, _KEYFRAME_NEEDED, _UNREACHABLE, _MISSING = range(6)
-_NACKED_AT_ONCE = 4096
+_NACKED_AT_ONCE = _INJECTED_AT_ONCE = 4096
 
 
 class _Leg:
@@ -133,7 +133,9 @@ class NativeEngine:
         """See Engine."""
         group = self._groups.get(group_id)
         if group is not None:
-            self._native.inject(group.handle, _NUMBER[medium], encoding, tuple(burst), now)
+            for start in range(0, len(burst), _INJECTED_AT_ONCE):
+                some = tuple(burst[start : start + _INJECTED_AT_ONCE])
+                self._native.inject(group.handle, _NUMBER[medium], encoding, some, now)
 
     def resend(self, group_id: str, leg_id: str, medium: MediaKind, lost: Sequence[int], now: float) -> int:
         """See Engine."""
@@ -207,7 +209,9 @@ class NativeEngine:
             if sock is None:
                 return None
             address = Address(*told[-2:])
-            return Datagram(sock, told[2], address) if kind == _DATAGRAM else LegUnreachable(sock, address)
+            if kind == _DATAGRAM:
+                return Datagram(sock, told[2], address)
+            return LegUnreachable(sock, address, self._names.get(told[2], ("", ""))[1])
         group_id = self._names.get(told[1], ("", ""))[0]
         if not group_id:
             return None

@@ -31,20 +31,20 @@ from media_relay.engine import (
 )
 from media_relay.engine.lanes import Lanes
 from media_relay.engine.outgoing import CATCH_UP_INTERVAL, Outgoing, Trickle
+from media_relay.engine.queue import ERRORS_INTERVAL, TELL_INTERVAL, EventQueue
 from media_relay.engine.security import Unprotection
 from media_relay.engine.stream import Packet, Stream
 from media_relay.sockets import unreachable
 from protocols.control import MediaKind
 from protocols.net import Address
 from protocols.rtp.classify import classify
+from protocols.rtp.packet import HEADER_BYTES
 from protocols.srtp import Profile
 
 READ_BUDGET = 64
 """Datagrams read from one socket before the others get their turn."""
 CATCH_UP_LEGS = 16
 """Legs given a burst of the cached picture at a time, so that a rush of viewers does not hold up the live ones."""
-MAX_EVENTS = 8192
-"""Events kept for the control side; beyond it datagrams are lost, as in any full queue."""
 _READ = select.EPOLLIN
 _ERROR = select.EPOLLERR
 
@@ -86,7 +86,18 @@ class _Leg:
 
 class _Group:
     __slots__ = (
-        *("_allowance", "_allowed_at", "first", "legs", "over_rate", "sinks", "source", "spec", "started", "streams"),
+        *(
+            "_allowance",
+            "_allowed_at",
+            "first",
+            "keyframe_from",
+            "legs",
+            "missing_from",
+            "over_rate",
+            "sinks",
+            "source",
+        ),
+        *("spec", "started", "streams"),
     )
 
     def __init__(self, spec: GroupSpec) -> None:
@@ -98,6 +109,10 @@ class _Group:
         self.first: dict[StreamKey, int] = {}
         """Which sink a burst starts with: the one that lost out when the socket was last full."""
         self.started: set[tuple[str, MediaKind]] = set()
+        self.missing_from: dict[StreamKey, float] = {}
+        """When `PacketsMissing` is told again."""
+        self.keyframe_from: dict[StreamKey, float] = {}
+        """The same of `KeyframeSeen`."""
         self._allowance = spec.source_bytes_per_second
         self._allowed_at = 0.0
         self.over_rate = 0
@@ -112,6 +127,10 @@ class _Group:
             return False
         self._allowance -= size
         return True
+
+    def charge(self, size: int) -> None:
+        """What the source made us send beside its own packets."""
+        self._allowance -= size
 
 
 class PlainEngine:
@@ -128,7 +147,9 @@ class PlainEngine:
         self._catch_up_at = 0.0
         self._trickle = Trickle()
         self._lanes = Lanes()
-        self._events: deque[EngineEvent] = deque()
+        self._events = EventQueue()
+        self._errors_from: dict[int, float] = {}
+        """When a socket's ICMP errors are told again."""
         self._past = Totals()
         """Of legs and groups that are gone."""
 
@@ -153,6 +174,7 @@ class PlainEngine:
         """See Engine."""
         if self._sockets.pop(sock.fileno(), None) is not None:
             self._epoll.unregister(sock.fileno())
+            self._errors_from.pop(sock.fileno(), None)
 
     def set_group(self, spec: GroupSpec) -> None:
         """See Engine."""
@@ -219,6 +241,8 @@ class PlainEngine:
         for datagram in burst:
             added, keyframe = stream.place(datagram, now)
             packets += added
+            for packet in added[:-1]:
+                group.charge(len(packet.payload) + HEADER_BYTES)
             if keyframe:
                 keyframe_at = added[0].sequence
         if not packets:
@@ -226,11 +250,13 @@ class PlainEngine:
         source = group.source[key]
         if (source, medium) not in group.started:
             group.started.add((source, medium))
-            self._event(SourceStarted(group_id, source, medium))
-        if keyframe_at is not None:
-            self._event(KeyframeSeen(group_id))
-        if missing := stream.take_missing():
-            self._event(PacketsMissing(group_id, medium, missing))
+            self._events.put(SourceStarted(group_id, source, medium))
+        if keyframe_at is not None and now >= group.keyframe_from.get(key, now):
+            group.keyframe_from[key] = now + TELL_INTERVAL
+            self._events.put(KeyframeSeen(group_id))
+        if now >= group.missing_from.get(key, now) and (missing := stream.take_missing()):
+            group.missing_from[key] = now + TELL_INTERVAL
+            self._events.put(PacketsMissing(group_id, medium, missing))
         sinks = group.sinks.get(key, ())
         first = group.first.get(key, 0)
         count = len(sinks)
@@ -254,17 +280,14 @@ class PlainEngine:
             if sock is None:
                 continue
             if flags & _ERROR:
-                for address in unreachable(sock):
-                    self._event(LegUnreachable(sock, address))
+                self._read_errors(sock, now)
             if flags & _READ:
                 self._read(sock, now)
         return self._catch_up(now)
 
     def events(self) -> list[EngineEvent]:
         """See Engine."""
-        events = list(self._events)
-        self._events.clear()
-        return events
+        return self._events.take()
 
     def source(self, group_id: str, medium: MediaKind) -> SourceState | None:
         """See Engine."""
@@ -297,6 +320,15 @@ class PlainEngine:
                 leg.add_to(totals)
         return totals
 
+    def _read_errors(self, sock: socket, now: float) -> None:
+        addresses = unreachable(sock)
+        if now < self._errors_from.get(sock.fileno(), now):
+            return
+        for address in addresses:
+            self._errors_from[sock.fileno()] = now + ERRORS_INTERVAL
+            known = self._peers.get((sock.fileno(), address))
+            self._events.put(LegUnreachable(sock, address, known[1].spec.leg_id if known is not None else ""))
+
     def _read(self, sock: socket, now: float) -> None:
         fd = sock.fileno()
         burst: list[bytes] = []
@@ -313,7 +345,7 @@ class PlainEngine:
             peer = self._peers.get((fd, source))
             if peer is None or classify(data) != "rtp":
                 if size <= MAX_OTHER_BYTES:
-                    self._event(Datagram(sock, data, source))
+                    self._events.put(Datagram(sock, data, source))
                 continue
             group, leg, inlet = peer
             if inlet.security is not None:
@@ -367,7 +399,7 @@ class PlainEngine:
         if outgoing.state == "catching" and (group_id, outgoing) not in self._catching:
             self._catching.append((group_id, outgoing))
         elif outgoing.state == "waiting":
-            self._event(KeyframeNeeded(group_id))
+            self._events.put(KeyframeNeeded(group_id))
 
     def _forget_peers(self, leg: _Leg) -> None:
         for inlet in leg.spec.inlets:
@@ -385,11 +417,3 @@ class PlainEngine:
         group = self._groups.get(group_id)
         leg = group.legs.get(leg_id) if group is not None else None
         return leg.outgoing.get((medium, 0)) if leg is not None else None
-
-    def _event(self, event: EngineEvent) -> None:
-        if len(self._events) < MAX_EVENTS:
-            self._events.append(event)
-        elif not isinstance(event, Datagram):
-            # A flood of strangers must not hide what happens to legs.
-            self._events.popleft()
-            self._events.append(event)

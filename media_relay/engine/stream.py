@@ -131,7 +131,8 @@ class Stream:
     def startable(self, now: float) -> bool:
         """True when a viewer can be started from the cache."""
         start = self.cache.start
-        return start is not None and self.cache.usable(now) and start > self.timeline.highest - HISTORY // 2
+        oldest = max(self._forgotten, self.timeline.highest - HISTORY // 2 + 1)
+        return start is not None and self.cache.usable(now) and start >= oldest
 
     def replay_timestamps(self) -> dict[int, int]:
         """Squeezed timestamps of the frames since the keyframe."""

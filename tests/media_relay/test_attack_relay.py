@@ -203,14 +203,14 @@ def test_requests_for_packets_nobody_has_cost_the_relay_a_bounded_search(
 
 def test_forged_icmp_does_not_stop_a_viewer_that_reports_every_few_seconds(world: World) -> None:
     sources, _ = world.broadcaster("audio")
-    viewer, _, place = world.viewer("audio")
+    viewer, spec, place = world.viewer("audio")
     port = world.relay.groups.by_id["1001"].shared["audio"]
     for _ in range(4):
         viewer.send_rtcp(place.rtcp, ReceiverReport(1))
         world.step()
         for _ in range(10):
             for _ in range(5):
-                world.relay._liveness.unreachable(port, viewer.address, world.now)
+                world.relay._liveness.unreachable(port, viewer.address, spec.leg_id, world.now)
             world.pass_time(0.5, every=0.5, each=lambda: sources["audio"].send(b"x"))
     assert lost(world) == []
 

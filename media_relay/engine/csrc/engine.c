@@ -15,6 +15,7 @@
 
 #define READY 64
 #define ERRORS 64 /* drained at a time, so that a flood of ICMP cannot hold the relay up */
+#define HOLD_ASKS (MAX_EVENTS / EVENTS_AT_ONCE + 2) /* by then all that was waiting is taken */
 #define BUFFER (MAX_MEDIA_BYTES + 16) /* one more than is read would do, but each is aligned */
 
 static double monotonic(void)
@@ -68,33 +69,39 @@ void hold_socket(struct engine *engine, int fd)
         return;
     if (engine->watched[fd].held == 0)
         engine->held++;
-    engine->watched[fd].held = 2; /* Python takes the rest, then asks again: by then it has it on the line */
+    engine->watched[fd].held = HOLD_ASKS;
     listen_for(engine, fd, 0);
 }
 
+/* What Python had not taken yet when it began to put a source's packets on the line, it takes until nothing is left; when
+   it asks again that is on the line as well. In a flood there is always more, but not of what was waiting then. */
 static void let_go(struct engine *engine, void *argument)
 {
-    bool nothing = *(bool *)argument;
+    enum asked asked = *(enum asked *)argument;
     for (int fd = 0; fd < engine->watched_room && engine->held > 0; fd++) {
         struct watched *watched = &engine->watched[fd];
-        if (watched->held == 0 || (--watched->held > 0 && !nothing))
+        if (watched->held == 0)
             continue;
-        watched->held = 0;
+        watched->held = asked == GOT_NOTHING ? 0 : asked == GOT_THE_REST && watched->held > 1 ? 1 : watched->held - 1;
+        if (watched->held > 0)
+            continue;
         watched->told = false;
         engine->held--;
         listen_for(engine, fd, EPOLLIN);
     }
 }
 
-void engine_asked(struct engine *engine, bool nothing)
+void engine_asked(struct engine *engine, enum asked asked)
 {
     if (engine->held > 0)
-        engine_run(engine, let_go, &nothing);
+        engine_run(engine, let_go, &asked);
 }
 
 /* Which addresses ICMP reported (ip(7), IP_RECVERR): the sockets are shared, so the pending error is of some peer. */
-static void read_errors(struct engine *engine, int fd)
+static void read_errors(struct engine *engine, int fd, double now)
 {
+    struct watched *watched = &engine->watched[fd];
+    bool told = now < watched->errors_from; /* anybody can forge them: the others are read and forgotten */
     int pending;
     socklen_t length = sizeof pending;
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &length); /* reading clears it; else the next send would fail */
@@ -120,8 +127,12 @@ static void read_errors(struct engine *engine, int fd)
                 continue;
             memcpy(&error, CMSG_DATA(each), sizeof error);
             bool icmp = error.ee_origin == SO_EE_ORIGIN_ICMP || error.ee_origin == SO_EE_ORIGIN_ICMP6;
-            if (icmp && error.ee_errno != EMSGSIZE && header.msg_namelen > 0)
-                events_put(&engine->events, &event);
+            if (!icmp || error.ee_errno == EMSGSIZE || header.msg_namelen == 0 || told)
+                continue;
+            const struct inlet *inlet = inlet_of(engine, fd, &event.from);
+            event.leg = inlet != NULL ? inlet->leg->id : 0;
+            watched->errors_from = now + ERRORS_INTERVAL;
+            events_put(&engine->events, &event);
         }
     }
 }
@@ -213,7 +224,7 @@ static bool read_ready(struct engine *engine, double now, int timeout)
         if (now < 0)
             now = monotonic();
         if (ready[i].events & EPOLLERR)
-            read_errors(engine, fd);
+            read_errors(engine, fd, now);
         if (ready[i].events & EPOLLIN && engine->watched[fd].busy == 0)
             read_socket(engine, fd, now);
     }

@@ -61,8 +61,9 @@ bool engine_threaded(const struct engine *engine);
 /* Runs `work` on the engine's thread and waits for it. */
 void engine_run(struct engine *engine, void (*work)(struct engine *, void *), void *argument);
 
-/* Python asked for events, `nothing` if there were none: what it got before is done with. */
-void engine_asked(struct engine *engine, bool nothing);
+enum asked { GOT_SOME, GOT_THE_REST, GOT_NOTHING };
+/* Python asked for events, and got these: what it got before is done with. */
+void engine_asked(struct engine *engine, enum asked asked);
 /* Runs `work` at once, on the caller's thread, while tables stay as they are: for what reads them, counters, and what has a
    lock. */
 void engine_look(struct engine *engine, void (*work)(struct engine *, void *), void *argument);

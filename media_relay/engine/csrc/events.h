@@ -7,6 +7,8 @@
 
 #include "sender.h"
 
+#define EVENT_SOCKETS 256
+
 enum event_kind { DATAGRAM, SOURCE_STARTED, KEYFRAME_SEEN, KEYFRAME_NEEDED, UNREACHABLE, MISSING };
 
 struct event {
@@ -24,13 +26,16 @@ struct events {
     int wakes; /* an eventfd */
     bool woken;
     int first, count;
+    uint16_t waiting[EVENT_SOCKETS]; /* datagrams, by the remainder of their socket's number */
     struct event at[MAX_EVENTS];
 };
 
 /* False when there is no descriptor for it. */
 bool events_open(struct events *events);
 void events_close(struct events *events);
-/* Takes the data over. A keyframe wakes nobody: there is one every second or two, and hardly ever is one waited for. A full queue loses datagrams first: a flood of strangers must not hide what happens to legs. */
+/* Takes the data over. A keyframe wakes nobody: there is one every second or two, and hardly ever is one waited for. What a
+   flood can be made of is lost where the queue is full, or where one socket's datagrams take their share of it: it must not
+   hide what happens to legs, nor what others send. */
 void events_put(struct events *events, const struct event *event);
 /* Takes the oldest out, its data with it; false when there is none. */
 bool events_take(struct events *events, struct event *event);

@@ -10,15 +10,18 @@ static void tell(struct engine *engine, enum event_kind kind, const struct feed 
     events_put(&engine->events, &event);
 }
 
-static void tell_missing(struct engine *engine, const struct feed *feed)
+static void tell_missing(struct engine *engine, struct feed *feed)
 {
     struct stream *stream = feed->stream;
+    if (feed->now < feed->missing_from)
+        return;
     size_t size = sizeof *stream->missing * (size_t)stream->missing_count;
     struct event event = {.kind = MISSING, .fd = -1, .group = feed->group->id, .medium = feed->medium, .size = (uint16_t)size};
     stream->missing_count = 0;
     if (size == 0 || (event.data = malloc(size)) == NULL)
         return;
     memcpy(event.data, stream->missing, size);
+    feed->missing_from = feed->now + TELL_INTERVAL;
     events_put(&engine->events, &event);
 }
 
@@ -129,6 +132,7 @@ void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t
         return;
     feed_finish(engine, feed);
     feed->has_keyframe = false;
+    feed->now = now;
     pthread_mutex_lock(&feed->stream->lock);
     for (int i = 0; i < count; i++) {
         struct placed placed;
@@ -140,6 +144,8 @@ void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t
         }
         for (int each = 0; each < placed.count; each++)
             feed->burst[feed->burst_count++] = placed.packets[each];
+        for (int each = 0; each < placed.count - 1; each++) /* our own, but the source makes us send them */
+            feed->group->allowance -= (double)(placed.packets[each]->size + RTP_HEADER);
     }
     pthread_mutex_unlock(&feed->stream->lock);
     if (feed->burst_count == 0)
@@ -149,12 +155,13 @@ void feed_inject(struct engine *engine, struct feed *feed, int fd, const uint8_t
         source->started |= 1u << feed->medium;
         tell(engine, SOURCE_STARTED, feed, source->id);
     }
-    if (feed->has_keyframe)
+    if (feed->has_keyframe && now >= feed->keyframe_from) {
+        feed->keyframe_from = now + TELL_INTERVAL;
         tell(engine, KEYFRAME_SEEN, feed, 0);
+    }
     tell_missing(engine, feed);
     feed->done = 0;
     feed->short_at = -1;
-    feed->now = now;
     feed->fd = fd;
     if (fd >= 0)
         engine->watched[fd].busy++;

@@ -47,6 +47,7 @@ struct feed {
     bool has_keyframe, pending;
     int64_t keyframe_at;
     double now;
+    double missing_from, keyframe_from; /* when such an event is told again */
     struct feed *next_pending;
 };
 
@@ -62,8 +63,9 @@ struct group {
 struct watched {
     bool watched;
     int busy; /* bursts from it that are going out: it is read again when they are */
+    double errors_from; /* when ICMP errors are told again */
     bool told; /* Python got packets from it, or is about to */
-    int held; /* how often Python is still to ask for events before it is read again */
+    int held; /* how often at most Python is still to ask for events before it is read again */
 };
 
 struct call {

@@ -19,6 +19,13 @@
 #define MAX_EVENTS 8192
 #endif
 
+#ifndef SOCKET_EVENTS
+#define SOCKET_EVENTS (MAX_EVENTS / 16) /* datagrams of one socket among them */
+#endif
+#define EVENTS_AT_ONCE 512        /* told to Python before it may turn to something else */
+#define ERRORS_INTERVAL 0.02      /* seconds in which one socket's ICMP errors are told once, 64 at most */
+#define TELL_INTERVAL 0.05        /* seconds between two events of a kind that a source can make as many of as it likes */
+
 #define CATCH_UP_PACKETS 16
 #define CATCH_UP_LEGS 16
 #define CATCH_UP_INTERVAL 0.005   /* seconds */

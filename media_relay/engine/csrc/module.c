@@ -310,7 +310,7 @@ static PyObject *event_as_tuple(const struct event *event)
     if (event->kind == DATAGRAM)
         return Py_BuildValue("(iiy#si)", event->kind, event->fd, event->data, (Py_ssize_t)event->size, host, port);
     if (event->kind == UNREACHABLE)
-        return Py_BuildValue("(iisi)", event->kind, event->fd, host, port);
+        return Py_BuildValue("(iiKsi)", event->kind, event->fd, (unsigned long long)event->leg, host, port);
     if (event->kind == MISSING)
         return Py_BuildValue("(iKiy#)", event->kind, (unsigned long long)event->group, event->medium, event->data, (Py_ssize_t)event->size);
     return Py_BuildValue("(iKKi)", event->kind, (unsigned long long)event->group, (unsigned long long)event->leg, event->medium);
@@ -324,7 +324,8 @@ static PyObject *py_events(PyObject *self, PyObject *unused)
     if (list == NULL)
         return NULL;
     struct event event;
-    for (int taken = 0; taken < MAX_EVENTS && events_take(engine_events(engine), &event); taken++) {
+    int taken = 0;
+    for (; taken < EVENTS_AT_ONCE && events_take(engine_events(engine), &event); taken++) {
         PyObject *told = event_as_tuple(&event);
         free(event.data);
         if (told == NULL || PyList_Append(list, told) < 0) {
@@ -334,9 +335,9 @@ static PyObject *py_events(PyObject *self, PyObject *unused)
         }
         Py_DECREF(told);
     }
-    bool nothing = PyList_Size(list) == 0;
+    enum asked asked = taken == EVENTS_AT_ONCE ? GOT_SOME : taken > 0 ? GOT_THE_REST : GOT_NOTHING;
     Py_BEGIN_ALLOW_THREADS
-    engine_asked(engine, nothing);
+    engine_asked(engine, asked);
     Py_END_ALLOW_THREADS
     return list;
 }
