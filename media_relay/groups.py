@@ -262,11 +262,9 @@ class Groups:
         return new_medium(leg, spec, port, self.config, self._random_bytes, now, kept)
 
     def _taken(self, group: Group, leg: Leg, spec: MediaSpec) -> bool:
-        """True where another leg on the shared port lives at this address, or says so: by the port they are told apart."""
-        others = (
-            other.media[spec.kind] for other in group.legs.values() if other is not leg and spec.kind in other.media
-        )
-        return any(other.port.shared and other.peer == spec.rtp for other in others)
+        """True where another leg on the shared port lives at this address, or says so: two ports keep them apart."""
+        others = (other.media.get(spec.kind) for other in group.legs.values() if other is not leg)
+        return any(other is not None and other.port.shared and other.peer == spec.rtp for other in others)
 
     def _check_security(self, spec: LegSpec) -> None:
         both = (keys for media in spec.media for keys in (media.send_security, media.receive_security))

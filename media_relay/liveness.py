@@ -79,7 +79,10 @@ class Liveness:
             self._groups.emit(leg, LegLost(leg.group_id, leg.epoch, leg.leg_id, cause))
 
     def unreachable(self, port: MediaPort, address: Address, leg_id: str, now: float) -> None:
-        """ICMP named an address: charge the leg that lives there, and nobody else. The engine knows but those it sends to."""
+        """ICMP named an address: charge the leg that lives there, and nobody else.
+
+        The engine names it, but for a leg that is announced to.
+        """
         group = self._groups.by_id.get(port.group_id)
         leg = group.legs.get(leg_id) if group is not None else None
         if leg is None and port.owner is not None and port.owner.peer == address:
