@@ -84,9 +84,12 @@ class Stream:
             starts = IDR in types or SPS in types
             if SPS in types:
                 self._parameter_sets = _bounded(parameter_sets(payload)) or self._parameter_sets
-            elif starts and timestamp != self.cache.timestamp and sequence == self.timeline.highest:
-                packets = self._insert_parameter_sets(sequence, timestamp)
-                sequence += len(packets)
+            elif starts and timestamp != self.cache.timestamp:
+                if sequence == self.timeline.highest:
+                    packets = self._insert_parameter_sets(sequence, timestamp)
+                    sequence += len(packets)
+                else:
+                    starts = not self._parameter_sets  # there is no room for them now: nobody can start here
             first = packets[0].sequence if packets else sequence
             keyframe = self.cache.add(first, timestamp, starts, len(payload), now)
         packets.append(Packet(sequence, timestamp, header.marker, payload))

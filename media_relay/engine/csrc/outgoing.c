@@ -289,6 +289,7 @@ void outgoing_catch_up(struct outgoing *out, double now, struct batch *batch, st
         return;
     }
     out->failed = false;
+    out->repeating = true;
     for (int put = 0; out->cursor <= highest && put < CATCH_UP_PACKETS; out->cursor++) {
         const struct packet *packet = stream_packet(out->stream, out->cursor);
         if (packet != NULL) {
@@ -297,6 +298,7 @@ void outgoing_catch_up(struct outgoing *out, double now, struct batch *batch, st
         }
     }
     batch_send(batch);
+    out->repeating = false;
     if (out->failed)
         out->cursor = out->failed_sequence;
     else if (out->cursor > highest)
@@ -312,6 +314,7 @@ int outgoing_resend(struct outgoing *out, const uint16_t *lost, int count, doubl
         out->resends = RESEND_BURST;
     out->resent_at = now;
     int64_t before = counter_of(&out->sent.packets);
+    out->repeating = true;
     for (int i = 0; i < count && out->resends >= 1; i++) {
         out->resends -= 1; /* also for what is not there: looking for it costs us, and asking costs them nothing */
         int64_t sequence;
@@ -322,6 +325,7 @@ int outgoing_resend(struct outgoing *out, const uint16_t *lost, int count, doubl
             put_packet(out, packet, now, batch, trickle);
     }
     batch_send(batch);
+    out->repeating = false;
     int resent = (int)(counter_of(&out->sent.packets) - before);
     counter_add(&out->sent.resent, resent);
     return resent;
@@ -338,11 +342,14 @@ void outgoing_full(const struct message *message, int gone)
     struct outgoing *out = message->owner;
     counter_add(&out->sent.packets, gone);
     counter_add(&out->sent.octets, (int64_t)gone * (message->segment - message->overhead));
-    counter_add(&out->sent.no_room, message->packets - gone);
-    out->lane_full = true;
-    if (!out->failed) {
-        out->failed = true;
+    bool first = !out->failed;
+    out->lane_full = out->failed = true;
+    if (first)
         out->failed_sequence = message->sequence;
+    if (out->repeating)
+        return; /* it may be sent again: of the frame that goes by for the first time nothing is missing */
+    counter_add(&out->sent.no_room, message->packets - gone);
+    if (first) {
         out->dropping = true;
         out->dropped_timestamp = message->timestamp;
     }

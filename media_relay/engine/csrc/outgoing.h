@@ -58,6 +58,7 @@ struct outgoing {
     struct squeezed *squeezed; /* by `from` */
     int squeezed_count;
     bool dropping, gso, failed;
+    bool repeating; /* what goes out was on its way before: a cached picture, or an answer to a NACK */
     int lane; /* a socket of its own, -1 while it shares */
     bool lane_full;
     double lane_until;

@@ -237,8 +237,10 @@ bool stream_place(struct stream *stream, const uint8_t *data, size_t size, doubl
         bool starts = (types & (1u << NAL_IDR | 1u << NAL_SPS)) != 0;
         if (types & 1u << NAL_SPS) {
             h264_learn(payload, length, &stream->sets);
-        } else if (starts && !(stream->cache.has_timestamp && timestamp == stream->cache.timestamp) && sequence == line->highest) {
-            if (!insert_sets(stream, sequence, timestamp, placed))
+        } else if (starts && !(stream->cache.has_timestamp && timestamp == stream->cache.timestamp)) {
+            if (sequence != line->highest)
+                starts = stream->sets.count == 0; /* there is no room for them now: nobody can start here */
+            else if (!insert_sets(stream, sequence, timestamp, placed))
                 return nothing(placed);
             sequence += placed->count;
         }
