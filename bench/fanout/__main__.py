@@ -72,7 +72,8 @@ def main() -> int:
             for viewers, groups in product(options.viewers, options.groups):
                 source = options.source or ("steady" if groups == 1 else "300k")
                 work = Work(viewers, groups, source, options.srtp or "", options.seconds)
-                taken = _runs(names, work, options.runs, Path(folder))
+                taken, failed = _runs(names, work, options.runs, Path(folder))
+                lacking |= failed
                 for name, runs in taken.items():
                     if runs:
                         found.append(row(name, work, runs))
@@ -123,8 +124,9 @@ def _relays(text: str) -> list[str]:
     return names
 
 
-def _runs(names: Sequence[str], work: Work, runs: int, folder: Path) -> dict[str, list[Run]]:
-    """Of each relay, in turn; of one that cannot do the work none, and it is said why."""
+def _runs(names: Sequence[str], work: Work, runs: int, folder: Path) -> tuple[dict[str, list[Run]], dict[str, str]]:
+    """Of each relay, in turn; of one that cannot do the work none, but why."""
+    lacking: dict[str, str] = {}
     found: dict[str, list[Run]] = {name: [] for name in names}
     able = list(names)
     plain = replace(work, profile="")  # the floor is measured in the clear: nobody could do with less
@@ -135,11 +137,12 @@ def _runs(names: Sequence[str], work: Work, runs: int, folder: Path) -> dict[str
                 found[name].append(measured(name, work if RELAYS[name].encrypts else plain, folder))
             except BenchError as error:
                 tell()
+                lacking[f"{name}, {work.groups} x {work.viewers}"] = str(error)
                 print(f"{name} is left out with {work.groups} x {work.viewers} viewers: {error}", file=sys.stderr)
                 able.remove(name)
                 found[name] = []
     tell()
-    return found
+    return found, lacking
 
 
 _HEAD: Final = (

@@ -45,7 +45,10 @@ def janus(folder: Path, places: Places) -> Iterator[Running]:
         f'general: {{ enabled = true\n json = "plain"\n path = "{api}" }}\n'
     )
     command = ["janus", "-C", str(settings / "janus.jcfg"), "-F", str(settings), "-r", f"{FIRST_PORT}-{LAST_PORT}"]
-    with started(command, "Unix Sockets transport plugin initialized", folder) as (pid, _), _Room(api, folder / "bench.api") as room:
+    with (
+        started(command, "Unix Sockets transport plugin initialized", folder) as (pid, _),
+        _Room(api, folder / "bench.api") as room,
+    ):
         yield Running([room.group(places, group) for group in range(places.groups)], pid)
 
 
