@@ -26,7 +26,7 @@ from bench.machine import BenchError
 
 READ_ALL: Final = 100
 READ_SOME: Final = 20
-"""Viewers judged: all of up to 100, 20 of more; the kernel discards, and counts, what the others get."""
+"""Viewers judged: all of up to 100, 20 and the last of more; the kernel discards, and counts, what the others get."""
 FIRST: Final = 1.0
 """Seconds of sending in which nothing is counted but what is lost: all broadcasters begin at once, as they never do."""
 SETTLE: Final = 0.5
