@@ -1,7 +1,8 @@
-"""`python -m bench.fanout.plot RESULTS.json OUT.svg|OUT.png`: what each relay costs over the number of viewers.
+"""`python -m bench.fanout.plot [--ratio] RESULTS.json ... OUT.svg|OUT.png`: what each relay costs for how many viewers.
 
-The results are those of `bench.fanout --json`. Both axes are logarithmic. Rows that are not valid are left out. A PNG
-needs OpenCV's drawing (the `phone` extra); an SVG is written by hand.
+The results are those of `bench.fanout --json`. Those of several runs, between which the machine may have become slower,
+go into one picture by `--ratio`: costs over those of `limit` in the same run. Both axes are logarithmic. Rows that are
+not valid are left out. A PNG needs OpenCV's drawing (the `phone` extra); an SVG is written by hand.
 """
 
 import argparse
@@ -49,6 +50,17 @@ def curves(results: Sequence[Mapping[str, Any]]) -> list[Curve]:
         points = sorted((row["viewers"], row["cpu_us_per_packet"]) for row in alike if row["relay"] == relay)
         found.append(Curve(relay, tuple(points)))
     return found
+
+
+def relative(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their cost as a multiple of what `limit` took for the same work; without it none."""
+    floor = {_work(row): row["cpu_us_per_packet"] for row in results if row["relay"] == DASHED}
+    known = (row for row in results if _work(row) in floor)
+    return [{**row, "cpu_us_per_packet": row["cpu_us_per_packet"] / floor[_work(row)]} for row in known]
+
+
+def _work(row: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(row[key] for key in ("viewers", "groups", "source"))
 
 
 class Canvas:
@@ -163,22 +175,26 @@ def _number(version: str) -> str:
 def main() -> int:
     """Reads the results, writes the picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.fanout.plot", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("results", type=Path, help="what `bench.fanout --json` wrote")
+    parser.add_argument("--ratio", action="store_true", help="costs over those of `limit` in the same run")
+    parser.add_argument("results", type=Path, nargs="+", help="what `bench.fanout --json` wrote")
     parser.add_argument("picture", type=Path, help="the SVG or PNG file to write")
     options = parser.parse_args()
-    story = json.loads(options.results.read_text())
-    found = curves(story["results"])
+    stories = [json.loads(path.read_text()) for path in options.results]
+    rows = [row for each in stories for row in (relative(each["results"]) if options.ratio else each["results"])]
+    found = curves(rows)
     if not found:
         print("there is no valid row to draw", file=sys.stderr)
         return 2
-    machine = story["machine"]
+    machine = stories[0]["machine"]
     versions = machine["versions"]
+    shown = {"python", *(curve.relay for curve in found)}
     foot = [
         f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['at'][:10]}",
-        ", ".join(f"{name} {_number(versions[name])}" for name in COLOURS if versions.get(name)),
+        ", ".join(f"{name} {_number(versions[name])}" for name in COLOURS if versions.get(name) and name in shown),
     ]
-    first = next(row for row in story["results"] if row["valid"])
-    title = f"CPU microseconds for each packet delivered ({first['source']}); less is better"
+    first = next(row for row in rows if row["valid"])
+    unit = "CPU time over that of bare system calls" if options.ratio else "CPU microseconds for each packet delivered"
+    title = f"{unit} ({first['source']}); less is better"
     canvas = drawn(found, title, list(dict.fromkeys(foot)))
     if options.picture.suffix == ".png":
         canvas.png(options.picture)
