@@ -40,6 +40,9 @@ class Limits:
     audio_gap_ratio: float = 0.01
     live_latency: float = 0.2
     """Seconds: a picture younger than this is live."""
+    dial_to_live: float = 1.0
+    """Seconds a viewer who calls while the broadcast is live may wait for a live picture, wherever between two
+    keyframes the call falls. Who called before the first picture waited for the broadcaster."""
     freeze: float = 1.0
     """Seconds without a new picture that count as a frozen stream."""
 
@@ -115,6 +118,8 @@ def judge(
         failures.append(f"never live: no picture was younger than {limits.live_latency * 1000:.0f} ms")
     elif (late := _percentile(latencies, 50) or 0) >= limits.live_latency * 1000:
         failures.append(f"late: pictures are {late:.0f} ms old")
+    dial_to_live = _since(viewer.dialled_at, live[0][0] if live else None)
+    failures += _waits(dial_to_live, broadcaster, viewer, limits.dial_to_live)
     hearing = _listen(recording, voice, broadcaster, viewer, failures)
     audio_failures = list(_audio_failures(hearing, limits))
     return Verdict(
@@ -130,7 +135,7 @@ def judge(
         latency_ms_p50=_percentile(latencies, 50),
         latency_ms_p95=_percentile(latencies, 95),
         dial_to_picture_ms=_since(viewer.dialled_at, viewer.media.first_picture_at),
-        dial_to_live_ms=_since(viewer.dialled_at, live[0][0] if live else None),
+        dial_to_live_ms=dial_to_live,
         replayed_ms=_since(known[0].sent.captured_at, viewer.dialled_at) if known and known[0].sent else None,
         failures=(*failures, *audio_failures),
     )
@@ -230,6 +235,13 @@ def _freezes(seen: Sequence[_Seen], broadcaster: CallReport, viewer: CallReport,
     pause = max((after - before for before, after in itertools.pairwise(times)), default=0.0)
     if pause > longest:
         yield f"picture frozen for {pause:.1f} s"
+
+
+def _waits(dial_to_live: float | None, broadcaster: CallReport, viewer: CallReport, longest: float) -> Iterator[str]:
+    sent = broadcaster.media.sent
+    called_while_live = bool(sent) and viewer.dialled_at is not None and viewer.dialled_at > sent[0].captured_at
+    if called_while_live and dial_to_live is not None and dial_to_live > 1000 * longest:
+        yield f"slow: live only {dial_to_live:.0f} ms after dialling, more than {1000 * longest:.0f}"
 
 
 def _listen(recording: Path, voice: Path, broadcaster: CallReport, viewer: CallReport, failures: list[str]) -> Hearing:

@@ -35,6 +35,11 @@ class Show:
     latency: float = LATENCY
     audio: AudioReport | None = None
     bitrate: int = 600_000
+    dialled_at: float = -0.2
+    on_air: int = 0
+    """Seconds the broadcast has been live when the first of these pictures is captured, at 0."""
+    catching_up: tuple[float, ...] = ()
+    """Seconds by which the first pictures are shown later than `latency` says."""
 
     def verdict(self, folder: Path) -> Verdict:
         path = folder / "recording.mp4"
@@ -44,6 +49,7 @@ class Show:
         received = []
         for position, (_, planes) in enumerate(self.pictures):
             pts, at = position * STEP, position / FPS + self.latency
+            at += dict(enumerate(self.catching_up)).get(position, 0.0)
             unit = encoder.encode(planes, pts)
             assert unit is not None
             recorder.picture(unit.data, pts, keyframe=unit.keyframe, size=(WIDTH, HEIGHT), at=at)
@@ -53,7 +59,8 @@ class Show:
         recorder.close()
         assert not problems
         sent = tuple(
-            SentFrame(number, number / FPS, number * STEP, str(self.clip), number) for number in range(SECONDS * FPS)
+            SentFrame(number, number / FPS, number * STEP, str(self.clip), number)
+            for number in range(-self.on_air * FPS, SECONDS * FPS)
         )
         broadcaster = CallReport("broadcast", "1001", media=MediaReport(sent=sent))
         media = MediaReport(
@@ -62,7 +69,7 @@ class Show:
             ended_at=SECONDS + 0.2,
             audio=self.audio or AudioReport(played_ms=20 * len(self.sound)),
         )
-        viewer = CallReport("watch", "1002", dialled_at=-0.2, media=media)
+        viewer = CallReport("watch", "1002", dialled_at=self.dialled_at, media=media)
         return judge(broadcaster, viewer, path, clip=self.clip, voice=self.voice, fps=FPS)
 
 
@@ -198,6 +205,37 @@ def test_a_spoilt_stream_fails(
     verdict = show.verdict(tmp_path)
     assert not verdict.ok
     assert any(complaint in failure for failure in verdict.failures), verdict.failures
+
+
+CATCHING_UP = (0.2, 0.155, 0.1)
+"""The first two pictures are over 200 ms old when shown; the third is live."""
+CAUGHT_UP = 2 / FPS + LATENCY + CATCHING_UP[2]
+
+
+@pytest.mark.parametrize(
+    ("catching_up", "live_at"), [((), LATENCY), (CATCHING_UP, CAUGHT_UP)], ids=["at once", "out of the cache first"]
+)
+def test_who_calls_a_live_broadcast_sees_it_live_within_a_second(
+    show: Show, tmp_path: Path, catching_up: tuple[float, ...], live_at: float
+) -> None:
+    show.on_air, show.catching_up = 3, catching_up
+    show.dialled_at = live_at - 1.0
+    in_time = show.verdict(tmp_path)
+    assert in_time.ok, in_time
+    assert in_time.dial_to_live_ms == pytest.approx(1000)
+    show.dialled_at = live_at - 1.001
+    slow = show.verdict(tmp_path)
+    assert [failure.partition(":")[0] for failure in slow.failures] == ["slow"], slow.failures
+    assert "1001 ms after dialling, more than 1000" in slow.failures[0]
+    assert slow.dial_to_picture_ms is not None
+    assert (slow.dial_to_picture_ms < 1000) == bool(catching_up), "the limit is on the live picture, not on the first"
+
+
+def test_who_called_before_the_first_picture_waited_for_the_broadcaster(show: Show, tmp_path: Path) -> None:
+    show.on_air, show.dialled_at = 3, -3.0
+    verdict = show.verdict(tmp_path)
+    assert verdict.ok, verdict
+    assert verdict.dial_to_live_ms == pytest.approx(3050)
 
 
 def test_bad_sound_alone_is_told_apart_from_a_bad_picture(show: Show, tmp_path: Path) -> None:
