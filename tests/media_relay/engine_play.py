@@ -1,26 +1,41 @@
 """The same play for any engine: a source of some codec over a bad network, viewers who come, hold, ask again and go.
 
+Most plays are for a dozen viewers; some for more than an engine serves at a time, or puts into one batch.
 What is drawn depends on the seed alone, so two engines that do the same send the same octets and tell the same.
 """
 
+import itertools
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
 from pylibsrtp import Error, Policy, Session
 
-from media_relay.engine import Datagram, Engine, EngineLeg, GroupSpec, Inlet, Layout, LegUnreachable, Outlet
+from media_relay.engine import (
+    Datagram,
+    Engine,
+    EngineEvent,
+    EngineLeg,
+    GroupSpec,
+    Inlet,
+    Layout,
+    LegUnreachable,
+    Outlet,
+)
 from media_relay.engine.security import PROFILES, session
 from media_relay.sockets import open_udp
 from protocols.control import MediaKind
 from protocols.net import Address
-from protocols.rtp.packet import RtpPacket
+from protocols.rtp.packet import Extension, RtpPacket
 from protocols.srtp import KEY_BYTES, Srtp
 
 HOST = "127.0.0.1"
 GROUP = "1001@play"
-STEPS = 80
+STEPS, CROWD_STEPS = 80, 10
+VIEWERS, CROWD = 12, (70, 130)
+PACKETS, CROWD_PACKETS = 20, 30
+"""Packets of a frame at most. What a closed port answers to one frame and a cached picture is read at once."""
 PAYLOAD_TYPE = 96
 SPS, PPS = b"\x67\x42\xe0\x0d", b"\x68\xce\x3c\x80"
 STAP_WITH_SETS = b"\x18\x00\x06\x67\x42\xe0\x0d\x01\x02\x00\x03\x68\xce\x3c"
@@ -104,9 +119,10 @@ class Phone:
 class Source:
     """Frames with losses, doubles, reordering, nonsense and jumps of every number there is."""
 
-    def __init__(self, dice: Random, coding: Coding) -> None:
+    def __init__(self, dice: Random, coding: Coding, most: int) -> None:
         self._dice = dice
         self._coding = coding
+        self._most = most
         self._sequence = dice.choice([dice.randrange(65536), 65500])
         self._timestamp = dice.choice([dice.randrange(2**32), 2**32 - 5000])
         self._ssrc = dice.randrange(2**32)
@@ -115,7 +131,7 @@ class Source:
     def frame(self) -> list[bytes]:
         dice = self._dice
         self._timestamp += self._coding.clock_rate // dice.choice([30, 30, 50])
-        keyframe, size, count = dice.random() < 0.15, dice.choice([50, 300, 1200]), dice.randint(1, 20)
+        keyframe, size, count = dice.random() < 0.15, dice.choice([50, 300, 1200]), dice.randint(1, self._most)
         sent: list[bytes] = []
         for index in range(count):
             packet = self._packet(self._payload(index, count, size, keyframe=keyframe), last=index == count - 1)
@@ -168,7 +184,8 @@ class Source:
             self._ssrc,
             payload,
             marker=last,
-            csrcs=(1, 2) if dice.random() < 0.05 else (),
+            csrcs=tuple(range(dice.choice([1, 2, 15]))) if dice.random() < 0.05 else (),
+            extension=Extension(0xBEDE, dice.randbytes(4 * dice.randrange(5))) if dice.random() < 0.1 else None,
             padding=dice.choice([0, 0, 0, 4]),
         ).serialise()
         self._sequence += 1
@@ -186,6 +203,10 @@ class Play:
         self._opened: list[socket.socket] = []
         self._views: dict[str, socket.socket] = {}
         self._outlets: dict[str, Outlet] = {}
+        self._names = map("viewer-{}".format, itertools.count())
+        self._crowd = self.dice.randint(*CROWD) if self.dice.random() < 0.05 else 0
+        self._closes = self.dice.random() < 0.2
+        """One viewer's port is still to be closed."""
         self._coding = drawn_coding(self.dice)
         self._port = self._open()
         secured = self.dice.random() < 0.3
@@ -196,7 +217,7 @@ class Play:
         self._seen: dict[str, set[bytes]] = {}
         self._newest: dict[str, int] = {}
         """Number of the packet each viewer got last."""
-        self._source = Source(self.dice, self._coding)
+        self._source = Source(self.dice, self._coding, CROWD_PACKETS if self._crowd else PACKETS)
         self._sets = (SPS, PPS) if self.dice.random() < 0.7 else ()
         self.engine.watch(self._port)
 
@@ -209,7 +230,10 @@ class Play:
         bounds = dice.choice([2.0, 0.5]), dice.choice([512_000, 20_000]), dice.choice([float("inf"), 60_000.0])
         self.engine.set_group(GroupSpec(GROUP, *bounds))
         self._set_source()
-        for _ in range(STEPS):
+        for step in range(CROWD_STEPS if self._crowd else STEPS):
+            if step in (0, CROWD_STEPS // 2):
+                for _ in range(self._crowd // 2):
+                    self._viewer()
             self.now += dice.choice([0.001, 0.02, 0.033, 0.033, 0.3])
             self._act()
             self._look()
@@ -219,7 +243,7 @@ class Play:
         if what < 0.64:
             self._send()
         elif what < 0.74:
-            if len(self._outlets) < 12:
+            if len(self._outlets) < VIEWERS:
                 self._viewer()
         elif what < 0.87 and self._outlets:
             self._change(self.dice.choice(list(self._outlets)))
@@ -255,7 +279,7 @@ class Play:
         self.engine.set_leg(EngineLeg(GROUP, f"source-{self._phone}", (inlet,)), self.now)
 
     def _viewer(self) -> None:
-        dice, coding, name = self.dice, self._coding, f"viewer-{len(self._views)}"
+        dice, coding, name = self.dice, self._coding, next(self._names)
         view = self._views[name] = self._open()
         outlet = Outlet(
             *(coding.medium, self._port, Address(*view.getsockname()), dice.randrange(96, 128), dice.randrange(2**32)),
@@ -269,9 +293,9 @@ class Play:
         self.engine.set_leg(EngineLeg(GROUP, name, (back,) if dice.random() < 0.5 else (), (outlet,)), self.now)
 
     def _change(self, name: str) -> None:
-        """Hold or resume, with other keys or another payload type, hang up, or ask for packets again."""
+        """Hold or resume, with other keys or another payload type, hang up, ask for packets again, or be gone."""
         dice = self.dice
-        match dice.randrange(4):
+        match dice.randrange(5 if self._closes else 4):
             case 0 | 1:
                 outlet = replace(self._outlets[name], flow=dice.choice(["open", "paused", "trickle"]))
                 if dice.random() < 0.2:
@@ -288,6 +312,10 @@ class Play:
                 newest = self._newest.get(name, 0) + dice.choice([0, 0, -100])
                 lost = [newest + back & 0xFFFF for back in range(-10, 5)] + [dice.randrange(65536)] * 3
                 self.did.append(("resent", self.engine.resend(GROUP, name, self._coding.medium, lost, self.now)))
+            case 4:
+                self._closes = False
+                self._taken()
+                self._views.pop(name).close()
 
     def _look(self) -> None:
         due = self.engine.step(self.now)
@@ -297,14 +325,16 @@ class Play:
             self.did.append(("due", self.engine.step(self.now)))
             self._taken()
         phones = [phone.address for phone in self._phones]
-        for event in self.engine.events():
+        unreachable: set[str] = set()
+        for event in self._events():
             match event:
                 case Datagram(_, data, source):
                     self.did.append(("datagram", data, phones.index(source) if source in phones else "viewer"))
-                case LegUnreachable():
-                    self.did.append("unreachable")
+                case LegUnreachable(_, _, leg_id):
+                    unreachable.add(leg_id)  # a run of packets is answered once, as many packets are one by one
                 case _:
                     self.did.append(event)
+        self.did.append(("unreachable", sorted(unreachable)))
         source = self.engine.source(GROUP, self._coding.medium)
         if source is not None:
             received = source.reception
@@ -314,6 +344,11 @@ class Play:
         for name in self._outlets:
             self.did += [self.engine.outlet(GROUP, name, self._coding.medium), self.engine.leg(GROUP, name)]
         self.did += [("due", due), self.engine.totals()]
+
+    def _events(self) -> Iterator[EngineEvent]:
+        """All of them: how many are told at a time is the engine's affair."""
+        while events := self.engine.events():
+            yield from events
 
     def _taken(self) -> None:
         for name, view in self._views.items():
