@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from relay_world import HOST, IDR, PPS, SLICE, SPS, World
 
-from media_relay.engine.plain import MAX_EVENTS
+from media_relay.engine.queue import MAX_EVENTS
 from media_relay.keyframes import KeyframeCache, squeezed
 from media_relay.latching import Latch
 from media_relay.sockets import PortRange, PortsExhausted, open_udp, unreachable
