@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
-from relay_world import HOST, IDR, PPS, SLICE, SPS, Peer, Source, World
+from relay_world import HOST, IDR, PPS, PT, SLICE, SPS, Peer, Source, World
 
 from protocols.control import (
     PAGE_BYTES,
@@ -23,7 +23,8 @@ from protocols.control import (
 from protocols.control_json import encode
 from protocols.join import Checker, IceCredentials, Joined
 from protocols.net import Address
-from protocols.rtp.rtcp import Nack, Pli
+from protocols.rtp.packet import RtpPacket
+from protocols.rtp.rtcp import Nack, Pli, ReceiverReport
 from provisioning.config import RelayConfig
 
 
@@ -132,6 +133,69 @@ def test_a_removed_viewer_gets_nothing_more_and_its_requests_count_for_nothing(w
     viewer.send_rtcp(place.rtcp, Nack(1, packet.ssrc, (packet.sequence,)))
     world.step()
     assert viewer.packets() == []
+
+
+def arrived(peer: Peer) -> list[tuple[bytes, Address]]:
+    """Media that came since the last call, and from where."""
+    found = []
+    while True:
+        try:
+            data, source = peer.rtp.recvfrom(4096)
+        except BlockingIOError:
+            return found
+        found.append((RtpPacket.parse(data).payload, Address(*source)))
+
+
+def silent_for(world: World, leg_id: str) -> float | None:
+    page = expect(world.do(ListLegs(("", ""))), LegPage)
+    return next(row.silent_for for row in page.rows if row.leg_id == leg_id)
+
+
+def test_a_viewer_that_names_another_s_address_gets_a_port_of_its_own_and_takes_nothing_from_it(world: World) -> None:
+    """Two phones behind one NAT, or one that pretends: only by the port can they be told apart."""
+    sources, _ = world.broadcaster("audio")
+    first, spec, place = world.viewer("audio")
+
+    def first_gets_all_and_is_heard(payload: bytes) -> None:
+        sources["audio"].send(payload)
+        world.step()
+        assert (payload, place.rtp) in arrived(first)
+        world.now += 1
+        first.send(RtpPacket(PT["audio"], 1, 1, 1, b"x"), place.rtp)
+        world.step()
+        assert silent_for(world, spec.leg_id) == 0
+        world.now += 1
+        first.send_rtcp(place.rtcp, ReceiverReport(1))
+        world.step()
+        assert silent_for(world, spec.leg_id) == 0
+
+    first_gets_all_and_is_heard(b"1")
+    pretended = LegSpec("again", "2001", HOST, (first.spec(sends=True),))
+    other = expect(world.do(AddViewer("1001", 1, pretended)), LegInfo).media[0]
+    assert (place.shared, other.shared) == (True, False)
+    assert other.rtp != place.rtp
+    first_gets_all_and_is_heard(b"2")
+    assert expect(world.do(UpdateLeg("1001", 1, replace(spec, number="2002"))), LegInfo).media[0] == place
+    first_gets_all_and_is_heard(b"3")
+    world.do(RemoveLeg("1001", 1, "again"))
+    first_gets_all_and_is_heard(b"4")
+    sources["audio"].send(b"5")
+    world.step()
+    assert arrived(first) == [(b"5", place.rtp)]
+
+
+def test_a_viewer_that_moves_to_another_s_address_takes_nothing_from_it(world: World) -> None:
+    sources, _ = world.broadcaster("audio")
+    first, spec, place = world.viewer("audio")
+    _, moving, before = world.viewer("audio")
+    after = expect(world.do(UpdateLeg("1001", 1, replace(moving, media=(first.spec(sends=True),)))), LegInfo).media[0]
+    assert (before.shared, after.shared, before.rtp == place.rtp) == (True, False, True)
+    world.do(RemoveLeg("1001", 1, moving.leg_id))
+    sources["audio"].send(b"1")
+    first.send(RtpPacket(PT["audio"], 1, 1, 1, b"x"), place.rtp)
+    world.step()
+    assert arrived(first) == [(b"1", place.rtp)]
+    assert silent_for(world, spec.leg_id) == 0
 
 
 def test_addresses_compare_equal_however_they_are_spelt() -> None:
