@@ -144,8 +144,10 @@ def test_a_relay_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -
         pass
 
 
-def test_our_relay_forwards_what_the_viewers_judge(programs: Path) -> None:
-    run = measured("python", Work(2, 2, "300k", "", 0.5), programs)
+@pytest.mark.parametrize("engine", ["python", "dialcast"])
+def test_our_relay_forwards_what_the_viewers_judge(programs: Path, engine: str) -> None:
+    run = measured(engine, Work(2, 2, "300k", "", 0.5), programs)
+    assert run.valid
     assert run.loss_pct == 0
     assert run.latency.last_p50 > 0
 
