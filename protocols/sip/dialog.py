@@ -138,6 +138,8 @@ class DialogState:
             flow = state["flow"]
             flow |= {side: Address(str(flow[side][0]), int(flow[side][1])) for side in ("local", "remote")}
             state |= {"flow": Flow(**flow), "route_set": tuple(state["route_set"])}
+            if not isinstance(state.get("app", {}), dict):
+                raise TypeError("app")
             return cls(**state)
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise SipParseError(f"not a stored dialog: {type(error).__name__}") from None
