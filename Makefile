@@ -10,7 +10,7 @@ help:
 	@echo "make demo     set up and show a live broadcast by phone call (report in demo-out/)"
 	@echo "make test     set up and run the tests"
 	@echo "make lint     ruff, mypy --strict, and the C compiler's warnings"
-	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each: two or three minutes in all"
+	@echo "make fuzz     fuzz every parser, FUZZ_SECONDS=3 each (those in C FUZZ_NATIVE_SECONDS): two or three minutes in all"
 	@echo "make soak     SOAK_MINUTES=0.25 of mixed load, and what it leaves behind: 2 to 4 minutes in all"
 	@echo "make install  Python dependencies into $(VENV) and the engine in C, nothing else"
 
@@ -39,9 +39,9 @@ test: tools
 
 # What computes keeps both cores busy, three at once because the phones of SIPp mostly wait; what measures pictures runs
 # two at once, a core for each; what measures how soon things happen runs alone. Ports are no worry: sipp_scenarios/ports.py.
-ALONE := tests/system/test_faults.py tests/terminal_client/test_media_session.py
+ALONE := tests/system/test_faults.py tests/system/test_workers.py tests/terminal_client/test_media_session.py
 IN_PAIRS := $(addprefix tests/system/test_,buddies.py cluster.py operations.py private_broadcast.py \
-	secure_transports.py sipp_broadcast.py spoken_calls.py stock_phones.py texts.py workers.py) \
+	secure_transports.py sipp_broadcast.py spoken_calls.py stock_phones.py texts.py) \
 	$(wildcard tests/terminal_client/test_media_[bpr]*.py tests/terminal_client/test_phone*.py) \
 	tests/terminal_client/test_rehearsal.py
 test: install tools
@@ -61,7 +61,7 @@ lint: install
 
 fuzz: install
 	@sh tests/system/debian_tools.sh fuzz || test -z "$$CI"
-	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3) $(FUZZ_SEED:%=--seed %)
+	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),3) $(FUZZ_NATIVE_SECONDS:%=--native-seconds %) $(FUZZ_SEED:%=--seed %)
 
 soak: install tools
 	$(BIN)/python -m bench.soak --warm-up 5 --minutes $(or $(SOAK_MINUTES),0.25)

@@ -5,6 +5,7 @@ import typer
 
 from bench.plot import drawn
 from bench.soak import BLOCKS, HELD, MEMORY, REQUESTS, Sample, grown, kinds, verdict
+from fuzz.__main__ import lasting, planned
 from fuzz.__main__ import main as fuzzing
 from sipp_scenarios.scenarios import SCENARIOS
 from sipp_scenarios.sipp import Account
@@ -53,3 +54,11 @@ def test_a_fuzzing_run_says_how_long_it_takes_and_what_is_done(
     first, line, *_ = capsys.readouterr().out.splitlines()
     assert first == "1 harness, 1 at a time: 1 s"
     assert line.startswith("[1/1] sip-uri: ") and line.endswith("findings: none")
+
+
+def test_harnesses_in_c_begin_first_where_they_run_longer() -> None:
+    names = ["sip-uri", "native-payloads", "native-commands", "native-datagrams"]
+    lasts = planned(names, 2, 20)
+    assert [*lasts.items()] == [*((name, 20) for name in names[1:]), ("sip-uri", 2)]
+    assert lasting([*lasts.values()], 2) == "4 harnesses, 2 at a time: 40 s"
+    assert [*planned(names, 3, 3).items()] == [(name, 3) for name in names]
