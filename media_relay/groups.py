@@ -12,7 +12,17 @@ from math import inf
 
 from media_relay.engine import Engine, GroupSpec
 from media_relay.keyframes import KeyframeRequests
-from media_relay.legs import Leg, LegMedium, RandomBytes, Role, needs_own_port, new_medium, renegotiate, sendable
+from media_relay.legs import (
+    Leg,
+    LegMedium,
+    RandomBytes,
+    Role,
+    needs_own_port,
+    new_medium,
+    renegotiate,
+    rtcp_of,
+    sendable,
+)
 from media_relay.metrics import LIMITED
 from media_relay.ports import MediaPort, Ports
 from media_relay.reports import final_report, pages
@@ -264,7 +274,8 @@ class Groups:
     def _taken(self, group: Group, leg: Leg, spec: MediaSpec) -> bool:
         """True where another leg on the shared port lives at this address, or says so: two ports keep them apart."""
         others = (other.media.get(spec.kind) for other in group.legs.values() if other is not leg)
-        return any(other is not None and other.port.shared and other.peer == spec.rtp for other in others)
+        shared = (other for other in others if other is not None and other.port.shared)
+        return any(other.peer == spec.rtp or other.rtcp_peer == rtcp_of(spec) for other in shared)
 
     def _check_security(self, spec: LegSpec) -> None:
         both = (keys for media in spec.media for keys in (media.send_security, media.receive_security))

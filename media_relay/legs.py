@@ -184,7 +184,13 @@ def needs_own_port(role: Role, spec: MediaSpec, client_address: str) -> bool:
 
     Announcements have nothing to share, and take their port along when they become viewers.
     """
-    return role != "sink" or not (spec.ice or _vouched(spec.rtp, client_address))
+    vouched = _vouched(spec.rtp, client_address) and _vouched(rtcp_of(spec), client_address)
+    return role != "sink" or not (spec.ice or vouched)
+
+
+def rtcp_of(spec: MediaSpec) -> Address:
+    """Where its peer says that it takes RTCP."""
+    return spec.rtp if spec.rtcp_mux else spec.rtcp
 
 
 def new_medium(
@@ -241,13 +247,16 @@ def locate(medium: LegMedium, config: RelayConfig, now: float) -> None:
             port.by_rtcp[medium.rtcp_peer] = medium
         return
     medium.peer = medium.rtcp_peer = None
-    rtcp = spec.rtp if spec.rtcp_mux else spec.rtcp
-    if port.shared or (leg.role != "source" and _vouched(spec.rtp, leg.spec.client_address)):
+    rtcp, client = rtcp_of(spec), leg.spec.client_address
+    vouched = leg.role != "source" and _vouched(spec.rtp, client)
+    if port.shared or vouched:
         medium.peer = spec.rtp
+    else:
+        medium.rtp_latch = Latch(spec.rtp, client, config.latch, now, config.latch_window)
+    if port.shared or (vouched and _vouched(rtcp, client)):
         set_rtcp_peer(medium, rtcp)
-        return
-    medium.rtp_latch = Latch(spec.rtp, leg.spec.client_address, config.latch, now, config.latch_window)
-    medium.rtcp_latch = Latch(rtcp, leg.spec.client_address, config.latch, now, config.latch_window)
+    else:
+        medium.rtcp_latch = Latch(rtcp, client, config.latch, now, config.latch_window)
 
 
 def renegotiate(
@@ -278,11 +287,12 @@ def renegotiate(
 
 
 def set_rtcp_peer(medium: LegMedium, address: Address) -> None:
-    """Accept RTCP from this address, and send it there."""
-    if medium.rtcp_peer is not None and medium.port.by_rtcp.get(medium.rtcp_peer) is medium:
-        del medium.port.by_rtcp[medium.rtcp_peer]
+    """Accept RTCP from this address, and send it there. Another leg's on the same port stays that leg's."""
+    by_rtcp = medium.port.by_rtcp
+    if medium.rtcp_peer is not None and by_rtcp.get(medium.rtcp_peer) is medium:
+        del by_rtcp[medium.rtcp_peer]
     medium.rtcp_peer = address
-    medium.port.by_rtcp[address] = medium
+    by_rtcp.setdefault(address, medium)
 
 
 def _vouched(address: Address, client_address: str) -> bool:

@@ -20,7 +20,7 @@ from media_relay.engine import (
 from media_relay.feedback import Feedback
 from media_relay.groups import Groups
 from media_relay.legs import LegMedium, set_rtcp_peer
-from media_relay.liveness import Liveness
+from media_relay.liveness import VIEWER_SILENCE, Liveness
 from media_relay.metrics import LATCH_REFUSED
 from media_relay.ports import MediaPort
 from protocols.control import MediaKind, MediaStarted
@@ -111,9 +111,22 @@ class Traffic:
         if result.reply is not None:
             with suppress(OSError):
                 event.socket.sendto(result.reply, event.source)
-        if result.nominated:
+        if result.nominated and not self._lives_there(medium, event.source, now):
             self._nominated(medium, event.source, on_rtcp, now)
         self._groups.heard(medium.leg, now)
+
+    def _lives_there(self, medium: LegMedium, source: Address, now: float) -> bool:
+        """True where another leg on the port is at this address: a check's source can be forged to take it over."""
+        group = self._groups.by_id.get(medium.leg.group_id)
+        if group is None or source in (medium.peer, medium.rtcp_peer):
+            return False
+        for leg in group.legs.values():
+            if leg is medium.leg or leg.lost is not None:
+                continue
+            if any(m.port is medium.port and source in (m.peer, m.rtcp_peer) for m in leg.media.values()):
+                heard_at = self._liveness.heard_at(leg)
+                return heard_at is None or now - heard_at < VIEWER_SILENCE
+        return False
 
     def _nominated(self, medium: LegMedium, source: Address, on_rtcp: bool, now: float) -> None:
         spec = medium.spec

@@ -53,6 +53,7 @@ void engine_unwatch(struct engine *engine, int fd)
     epoll_ctl(engine->epoll, EPOLL_CTL_DEL, fd, NULL);
     if (engine->watched[fd].held > 0)
         engine->held--;
+    events_forget(&engine->events, fd);
     engine->watched[fd] = (struct watched){0}; /* the number may be another socket's soon */
 }
 

@@ -69,6 +69,22 @@ void events_put(struct events *events, const struct event *event)
     }
 }
 
+void events_forget(struct events *events, int fd)
+{
+    pthread_mutex_lock(&events->lock);
+    for (int count = events->count; count > 0; count--) {
+        struct event event = take_oldest(events);
+        if (event.fd == fd) {
+            free(event.data);
+            continue;
+        }
+        if (event.kind == DATAGRAM)
+            ++*waiting_of(events, &event);
+        events->at[(events->first + events->count++) % MAX_EVENTS] = event;
+    }
+    pthread_mutex_unlock(&events->lock);
+}
+
 bool events_take(struct events *events, struct event *event)
 {
     pthread_mutex_lock(&events->lock);

@@ -37,6 +37,8 @@ void events_close(struct events *events);
    flood can be made of is lost where the queue is full, or where one socket's datagrams take their share of it: it must not
    hide what happens to legs, nor what others send. */
 void events_put(struct events *events, const struct event *event);
+/* Forgets what came over a socket: its number may be another's soon. */
+void events_forget(struct events *events, int fd);
 /* Takes the oldest out, its data with it; false when there is none. */
 bool events_take(struct events *events, struct event *event);
 
