@@ -5,7 +5,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from bench.fanout.peers import RELAYS
 from bench.fanout.peers.bencode import decoded, encoded
 from bench.fanout.peers.process import VIEWER_PORTS, Relay, compiled, missing, ports_in_a_row, started
 from bench.fanout.plot import curves, drawn
-from bench.fanout.runs import Latency, Row, Run, Work, measured, row
+from bench.fanout.runs import FIRST, Latency, Row, Run, Work, measured, row
 from bench.machine import BenchError
 
 SEED, PRIME, MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
@@ -57,7 +57,9 @@ Judge = Callable[..., dict[str, Any]]
 def judge(programs: Path) -> Judge:
     """What the viewers say of the packets that the video port of each of some viewers got."""
 
-    def judged(*packets: bytes, viewers: int = 1, read: int = 1, options: tuple[str, ...] = ()) -> dict[str, Any]:
+    def judged(
+        *packets: bytes, viewers: int = 1, read: int = 1, options: tuple[str, ...] = (), later: Iterable[bytes] = ()
+    ) -> dict[str, Any]:
         first = ports_in_a_row(2 * viewers, *VIEWER_PORTS)
         command = [str(compiled("viewers", programs)), str(first), "1", str(viewers), str(read), "30", *options]
         with (
@@ -70,6 +72,9 @@ def judge(programs: Path) -> Judge:
             for viewer in range(viewers):
                 for each in packets:
                     sender.sendto(each, ("127.0.0.1", first + 2 * viewer))
+            time.sleep(FIRST if later else 0)
+            for each in later:
+                sender.sendto(each, ("127.0.0.1", first))
             watching.stdin.close()
             return dict(json.loads(watching.stdout.read()))
 
@@ -77,9 +82,10 @@ def judge(programs: Path) -> Judge:
 
 
 def test_viewers_find_nothing_wrong_with_a_stream_as_it_was_sent(judge: Judge) -> None:
-    found = judge(*map(packet, range(65_530, 65_545)))
-    assert (found["packets"], found["lost"], found["strange"], found["broken"]) == (15, 0, 0, 0)
+    found = judge(*map(packet, range(65_530, 65_545)), later=(packet(number) for number in range(65_545, 65_550)))
+    assert (found["packets"], found["lost"], found["strange"], found["broken"]) == (20, 0, 0, 0)
     assert 0 <= found["first_p50"] <= found["last_p99"] < 60_000
+    assert judge(packet(1), packet(2))["first_p50"] < 0, "the first second tells no latency"
 
 
 @pytest.mark.parametrize(
