@@ -286,13 +286,14 @@ def renegotiate(
         locate(medium, config, now)
 
 
-def set_rtcp_peer(medium: LegMedium, address: Address) -> None:
-    """Accept RTCP from this address, and send it there. Another leg's on the same port stays that leg's."""
+def set_rtcp_peer(medium: LegMedium, address: Address, *, proven: bool = False) -> None:
+    """Accept RTCP from this address, and send it there. Unless `proven`, another leg's on the port stays that leg's."""
     by_rtcp = medium.port.by_rtcp
     if medium.rtcp_peer is not None and by_rtcp.get(medium.rtcp_peer) is medium:
         del by_rtcp[medium.rtcp_peer]
     medium.rtcp_peer = address
-    by_rtcp.setdefault(address, medium)
+    if proven or address not in by_rtcp:
+        by_rtcp[address] = medium
 
 
 def _vouched(address: Address, client_address: str) -> bool:

@@ -116,12 +116,15 @@ class Traffic:
         self._groups.heard(medium.leg, now)
 
     def _lives_there(self, medium: LegMedium, source: Address, now: float) -> bool:
-        """True where another leg on the port is at this address: a check's source can be forged to take it over."""
+        """True where a leg without ICE is at this address on the port: a check's source can be forged to take it over.
+
+        One with ICE may be the same phone's call before a crash.
+        """
         group = self._groups.by_id.get(medium.leg.group_id)
         if group is None or source in (medium.peer, medium.rtcp_peer):
             return False
         for leg in group.legs.values():
-            if leg is medium.leg or leg.lost is not None:
+            if leg is medium.leg or leg.ice or leg.lost is not None:
                 continue
             if any(m.port is medium.port and source in (m.peer, m.rtcp_peer) for m in leg.media.values()):
                 heard_at = self._liveness.heard_at(leg)
@@ -132,7 +135,7 @@ class Traffic:
         spec = medium.spec
         if on_rtcp:
             if medium.proven or (medium.peer is not None and medium.peer.host == source.host):
-                set_rtcp_peer(medium, source)
+                set_rtcp_peer(medium, source, proven=True)
         elif medium.peer != source:
             medium.peer = source
             # Not by the SDP: it may name a victim, in whose name one forged check would then start a flood.
@@ -140,7 +143,7 @@ class Traffic:
             if not medium.proven:
                 medium.ssrc = self._groups.new_ssrc()  # only who receives there can name it, see Feedback
             if spec.rtcp_mux:
-                set_rtcp_peer(medium, source)
+                set_rtcp_peer(medium, source, proven=True)
             elif medium.rtcp_peer is None or medium.rtcp_peer.host != source.host:
                 set_rtcp_peer(medium, Address(source.host, spec.rtcp.port))
             self._groups.sync(medium.leg, now)
