@@ -86,18 +86,8 @@ class _Leg:
 
 class _Group:
     __slots__ = (
-        *(
-            "_allowance",
-            "_allowed_at",
-            "first",
-            "keyframe_from",
-            "legs",
-            "missing_from",
-            "over_rate",
-            "sinks",
-            "source",
-        ),
-        *("spec", "started", "streams"),
+        *("_allowance", "_allowed_at", "first", "keyframe_from", "legs", "missing_from"),
+        *("over_rate", "sinks", "source", "spec", "started", "streams"),
     )
 
     def __init__(self, spec: GroupSpec) -> None:

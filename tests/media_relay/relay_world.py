@@ -16,7 +16,9 @@ from protocols.control import (
     Event,
     LegInfo,
     LegMedia,
+    LegPage,
     LegSpec,
+    ListLegs,
     MediaKind,
     MediaSpec,
     OpenGroup,
@@ -223,6 +225,11 @@ class World:
             self.relay.step(self.now)
             self.relay.tick(self.now)
             self.relay.step(self.now)
+
+    def silent_for(self, leg_id: str) -> float | None:
+        """Seconds since the leg was heard, as the AS is told."""
+        page = expect(self.do(ListLegs(("", ""))), LegPage)
+        return next(row.silent_for for row in page.rows if row.leg_id == leg_id)
 
     def settle(self) -> None:
         """Long enough for any cached picture to be sent."""

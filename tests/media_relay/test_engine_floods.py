@@ -86,7 +86,7 @@ class Stage:
         return address
 
     def close(self) -> None:
-        self.engine.close()  # type: ignore[attr-defined]
+        self.engine.close()
         for sock in self.sockets:
             sock.close()
 

@@ -146,11 +146,6 @@ def arrived(peer: Peer) -> list[tuple[bytes, Address]]:
         found.append((RtpPacket.parse(data).payload, Address(*source)))
 
 
-def silent_for(world: World, leg_id: str) -> float | None:
-    page = expect(world.do(ListLegs(("", ""))), LegPage)
-    return next(row.silent_for for row in page.rows if row.leg_id == leg_id)
-
-
 def test_a_viewer_that_names_another_s_address_gets_a_port_of_its_own_and_takes_nothing_from_it(world: World) -> None:
     """Two phones behind one NAT, or one that pretends: only by the port can they be told apart."""
     sources, _ = world.broadcaster("audio")
@@ -163,11 +158,11 @@ def test_a_viewer_that_names_another_s_address_gets_a_port_of_its_own_and_takes_
         world.now += 1
         first.send(RtpPacket(PT["audio"], 1, 1, 1, b"x"), place.rtp)
         world.step()
-        assert silent_for(world, spec.leg_id) == 0
+        assert world.silent_for(spec.leg_id) == 0
         world.now += 1
         first.send_rtcp(place.rtcp, ReceiverReport(1))
         world.step()
-        assert silent_for(world, spec.leg_id) == 0
+        assert world.silent_for(spec.leg_id) == 0
 
     first_gets_all_and_is_heard(b"1")
     pretended = LegSpec("again", "2001", HOST, (first.spec(sends=True),))
@@ -195,7 +190,7 @@ def test_a_viewer_that_moves_to_another_s_address_takes_nothing_from_it(world: W
     first.send(RtpPacket(PT["audio"], 1, 1, 1, b"x"), place.rtp)
     world.step()
     assert arrived(first) == [(b"1", place.rtp)]
-    assert silent_for(world, spec.leg_id) == 0
+    assert world.silent_for(spec.leg_id) == 0
 
 
 def test_addresses_compare_equal_however_they_are_spelt() -> None:

@@ -5,14 +5,9 @@ from dataclasses import replace
 import pytest
 from relay_world import HOST, PT, World, check
 
-from protocols.control import AddViewer, LegLost, LegPage, LegSpec, ListLegs, RemoveLeg, expect
+from protocols.control import AddViewer, LegLost, LegSpec, RemoveLeg
 from protocols.rtp.packet import RtpPacket
 from protocols.rtp.rtcp import ReceiverReport
-
-
-def silent_for(world: World, leg_id: str) -> float | None:
-    page = expect(world.do(ListLegs(("", ""))), LegPage)
-    return next(row.silent_for for row in page.rows if row.leg_id == leg_id)
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["there", "left"])
@@ -38,7 +33,7 @@ def test_a_viewer_whose_sdp_names_another_s_rtcp_address_does_not_take_its_repor
 
     world.pass_time(40, every=0.5, each=each)
     assert [event for event in world.events if isinstance(event, LegLost) and event.leg_id == spec.leg_id] == []
-    assert silent_for(world, spec.leg_id) is not None and silent_for(world, spec.leg_id) < 1
+    assert world.silent_for(spec.leg_id) is not None and world.silent_for(spec.leg_id) < 1
 
 
 def test_a_forged_check_from_another_viewer_s_address_does_not_take_what_it_sends(world: World) -> None:

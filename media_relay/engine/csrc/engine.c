@@ -16,6 +16,7 @@
 #define READY 64
 #define ERRORS 64 /* drained at a time, so that a flood of ICMP cannot hold the relay up */
 #define HOLD_ASKS (MAX_EVENTS / EVENTS_AT_ONCE + 2) /* by then all that was waiting is taken */
+#define WARM_PIECE 65536 /* small enough for the thread's heap: malloc(3), M_MMAP_THRESHOLD */
 #define BUFFER (MAX_MEDIA_BYTES + 16) /* one more than is read would do, but each is aligned */
 
 static double monotonic(void)
@@ -263,12 +264,11 @@ static void serve_call(struct engine *engine)
    remember is had beforehand, and memory that was let go is kept for the next packets. */
 static void warm_up(void)
 {
-    static const size_t piece = 65536; /* small enough for this thread's heap: malloc(3), M_MMAP_THRESHOLD */
-    void *pieces[WARM_BYTES / 65536];
+    void *pieces[WARM_BYTES / WARM_PIECE];
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
-        if ((pieces[i] = malloc(piece)) != NULL)
-            memset(pieces[i], 1, piece);
+        if ((pieces[i] = malloc(WARM_PIECE)) != NULL)
+            memset(pieces[i], 1, WARM_PIECE);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         free(pieces[i]);
 }

@@ -128,8 +128,8 @@ static bool cache_add(struct cache *cache, int64_t sequence, int64_t timestamp, 
 bool stream_startable(const struct stream *stream, double now)
 {
     const struct cache *cache = &stream->cache;
-    return cache->has_start && cache->start >= stream->forgotten && cache->bytes <= cache->max_bytes && now - cache->started_at <= cache->max_seconds &&
-           cache->start > stream->line.highest - HISTORY / 2;
+    return cache->has_start && cache->bytes <= cache->max_bytes && now - cache->started_at <= cache->max_seconds &&
+           cache->start >= stream->forgotten && cache->start > stream->line.highest - HISTORY / 2;
 }
 
 /* The line */
